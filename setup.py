@@ -1,0 +1,61 @@
+"""Packaging; the version is read from `alignment/__init__.py`."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(
+  r"^__version__ = '(.+)'$",
+  (ROOT / 'alignment' / '__init__.py').read_text(encoding='utf-8'),
+  re.MULTILINE,
+).group(1)
+
+BASE = [
+  'absl-py>=2.1',
+  'chex>=0.1.90,<0.2',
+  'flax>=0.12.8,<0.13',
+  'grain>=0.2.15,<0.3',
+  'jax>=0.10.2,<0.13',
+  'matplotlib>=3.9',
+  'numpy>=2.0',
+  'optax>=0.2.6,<0.3',
+  'orbax-checkpoint>=0.12.8,<0.13',
+  'pyarrow>=18',
+  'rich>=13',
+  'scipy>=1.14',
+  'tensorboardX>=2.6.2',
+  'tensorflow-datasets>=4.9.8',
+]
+EXTRAS = {
+  'test': ['hypothesis>=6.100', 'pytest>=8', 'ruff>=0.9'],
+  'cuda12': ['jax[cuda12]>=0.10.2,<0.13'],
+  'tpu': ['jax[tpu]>=0.10.2,<0.13'],
+  'notebooks': ['ipykernel', 'jupytext', 'nbclient', 'nbformat'],
+  'peers': [
+    'cleanlab>=2.9',
+    'crowd-kit>=1.4.1',
+    'peft>=0.17',
+    'torch==2.13.0',
+    'transformers>=5',
+    'trl>=1.16',
+  ],
+}
+
+setup(
+  name='superalignment',
+  version=VERSION,
+  description='Aligning models from labels that cannot be trusted, in JAX',
+  long_description=(ROOT / 'README.md').read_text(encoding='utf-8')
+  if (ROOT / 'README.md').exists()
+  else '',
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  packages=find_packages(
+    include=['alignment*', 'experiments*', 'launch*'],
+  ),
+  python_requires='>=3.11',
+  install_requires=BASE,
+  extras_require=EXTRAS,
+)

@@ -1,0 +1,27 @@
+"""Eight simulated CPU devices and one compilation cache for every test."""
+
+import os
+import pathlib
+
+_FLAG = '--xla_force_host_platform_device_count'
+if _FLAG not in os.environ.get('XLA_FLAGS', ''):
+  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_FLAG}=8'
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault(
+  'JAX_COMPILATION_CACHE_DIR',
+  str(pathlib.Path.home() / '.cache' / 'superalignment' / 'jax'),
+)
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+
+import pytest  # noqa: E402
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='session')
+def shared_dir() -> pathlib.Path:
+  """The folder of public data beside the checkout."""
+  folder = _ROOT.parent / 'shared'
+  if not folder.is_dir():
+    pytest.skip('the public data is not beside this checkout')
+  return folder
