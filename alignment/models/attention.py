@@ -1,0 +1,92 @@
+"""Attention over prompt trees: who sees whom, and the weighted mean."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from alignment.types import Array
+
+HIDDEN = -1e30
+"""Score of a pair that may not meet: finite, and exp of it is exactly 0."""
+
+
+def visibility(group: Array, branch: Array) -> Array:
+  """Who sees whom in a row of prompt trees.
+
+  visible[i, j] = j ≤ i ∧ group[j] = group[i] > 0 ∧ branch[j] ∈ {0, branch[i]}
+
+  A padding token (group 0) sees itself and nothing else, which gives its
+  softmax something to normalise and leaks nothing.
+
+  Args:
+    group: `[R, T]` int32.
+    branch: `[R, T]` int32.
+
+  Returns:
+    `[R, T, T]` bool, query by key.
+  """
+  length = group.shape[-1]
+  causal = jnp.tril(jnp.ones((length, length), bool))
+  query_group, key_group = group[:, :, None], group[:, None, :]
+  query_branch, key_branch = branch[:, :, None], branch[:, None, :]
+  same_group = (query_group == key_group) & (query_group > 0)
+  on_path = (key_branch == 0) | (key_branch == query_branch)
+  return (causal & same_group & on_path) | jnp.eye(length, dtype=bool)
+
+
+def attend(query: Array, key: Array, value: Array, visible: Array) -> Array:
+  """Softmax attention with grouped keys and values, in float32.
+
+  out[i] = Σ_j softmax_j(query[i] · key[j] / √F) value[j] over visible j
+
+  Args:
+    query: `[R, T, H, G, F]`, G query heads for each of H key-value heads.
+    key: `[R, T, H, F]`.
+    value: `[R, T, H, F]`.
+    visible: `[R, T, T]` bool; each query sees at least one key.
+
+  Returns:
+    `[R, T, H, G, F]` float32.
+  """
+  highest = lax.Precision.HIGHEST
+  query = query * query.shape[-1] ** -0.5
+  scores = jnp.einsum('rihgf,rjhf->rhgij', query, key, precision=highest)
+  scores = jnp.where(visible[:, None, None], scores, HIDDEN)
+  weights = jax.nn.softmax(scores, axis=-1)
+  return jnp.einsum('rhgij,rjhf->rihgf', weights, value, precision=highest)
+
+
+def rotary_angles(
+  positions: Array, head_dim: int, theta: float
+) -> tuple[Array, Array]:
+  """cos and sin of positions · theta^(−2f / F), each `[R, T, F / 2]`."""
+  exponents = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
+  angles = positions[..., None].astype(jnp.float32) * theta**-exponents
+  return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(features: Array, cos: Array, sin: Array) -> Array:
+  """Rotary position embedding: feature f turns with feature f + F / 2.
+
+  The dot product of two rotated vectors depends on their positions through
+  the difference alone.
+
+  Args:
+    features: `[R, T, H, G, F]`.
+    cos: `[R, T, F / 2]`.
+    sin: `[R, T, F / 2]`.
+
+  Returns:
+    The shape of `features`.
+
+  Source: Su et al., "RoFormer: Enhanced Transformer with Rotary Position
+  Embedding", arXiv:2104.09864; the pairs are halves of the head instead of
+  neighbours, as in the published Llama weights.
+  """
+  cos, sin = cos[:, :, None, None], sin[:, :, None, None]
+  first, second = jnp.split(features, 2, axis=-1)
+  return jnp.concatenate(
+    [first * cos - second * sin, second * cos + first * sin], axis=-1
+  )

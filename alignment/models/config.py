@@ -1,0 +1,91 @@
+"""Sizes and choices of the transformer, checked when they are written."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+  """A decoder-only transformer; `V` is `vocab_size`, `D` is `width`.
+
+  Attributes:
+    vocab_size: ≥ 1.
+    width: ≥ 1, of the residual stream.
+    depth: ≥ 1, layers.
+    num_heads: ≥ 1, query heads.
+    num_kv_heads: ≥ 1, divides `num_heads`; fewer than `num_heads` is grouped-
+      query attention.
+    head_dim: ≥ 2, even (rotary embeddings turn pairs of features).
+    mlp_width: ≥ 1, hidden features of the gated MLP.
+    rope_theta: > 0, base of the rotary frequencies.
+    norm_eps: > 0, added to the mean square inside RMSNorm.
+    tied_head: the vocabulary head reads the embedding table.
+    head: which heads exist: `vocabulary` (statistics), `scalar` (rewards),
+      `both`.
+    matmul_dtype: operands of the weight matmuls, forward and backward; they
+      accumulate in float32 and everything else is float32 either way.
+    remat: recompute each layer in the backward pass instead of storing it.
+    scan_layers: one compiled layer scanned over parameters stacked on a first
+      axis: compile time constant in depth, a few per cent slower when shallow.
+    head_chunk: ≥ 1, the most logits of one row (targets × V) that exist at a
+      time; rows are not chunked, so that they may be sharded.
+
+  Raises:
+    ValueError: a value outside its range.
+  """
+
+  vocab_size: int
+  width: int
+  depth: int
+  num_heads: int
+  num_kv_heads: int
+  head_dim: int
+  mlp_width: int
+  rope_theta: float = 10_000.0
+  norm_eps: float = 1e-6
+  tied_head: bool = False
+  head: Literal['vocabulary', 'scalar', 'both'] = 'vocabulary'
+  matmul_dtype: Literal['float32', 'bfloat16'] = 'float32'
+  remat: bool = False
+  scan_layers: bool = False
+  head_chunk: int = 2**21
+
+  def __post_init__(self):
+    for name in (
+      'vocab_size',
+      'width',
+      'depth',
+      'num_heads',
+      'num_kv_heads',
+      'mlp_width',
+      'head_chunk',
+    ):
+      self._check(name, getattr(self, name) >= 1, '≥ 1')
+    self._check(
+      'num_kv_heads',
+      self.num_heads % self.num_kv_heads == 0,
+      f'a divisor of num_heads = {self.num_heads}',
+    )
+    self._check(
+      'head_dim', self.head_dim >= 2 and self.head_dim % 2 == 0, 'even and ≥ 2'
+    )
+    self._check('rope_theta', self.rope_theta > 0, '> 0')
+    self._check('norm_eps', self.norm_eps > 0, '> 0')
+    choices = {
+      'head': ('vocabulary', 'scalar', 'both'),
+      'matmul_dtype': ('float32', 'bfloat16'),
+    }
+    for name, allowed in choices.items():
+      self._check(name, getattr(self, name) in allowed, f'one of {allowed}')
+    self._check(
+      'tied_head',
+      not self.tied_head or self.head != 'scalar',
+      'False where there is no vocabulary head',
+    )
+
+  def _check(self, name: str, holds: bool, wanted: str):
+    if not holds:
+      value = getattr(self, name)
+      raise ValueError(f'{name} must be {wanted}, got {value!r}')
