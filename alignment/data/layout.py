@@ -7,14 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from alignment.data.packing import (
-  Capacity,
-  Places,
-  place,
-  planned_capacity,
-  safe_capacity,
-)
-from alignment.types import Batch, Completions, Examples
+from alignment.data.packing import Capacity, planned_capacity, safe_capacity
+from alignment.data.table import Table, lay_out_rows
+from alignment.types import Batch
 
 _COLUMNS = {
   'chosen': np.int32,
@@ -26,7 +21,15 @@ _COLUMNS = {
   'annotator_id': np.int32,
   'index': np.int32,
 }
-_EMPTY = {'annotator_id': -1, 'index': -1}
+_LARGEST = float(np.finfo(np.float32).max)
+# Fields that may be replaced, and their ranges.
+_RANGES = {
+  'weight': (0, _LARGEST),
+  'coefficient': (-_LARGEST, _LARGEST),
+  'label_prob': (0, 1),
+  'label_smoothing': (0, float(np.nextafter(np.float32(0.5), np.float32(0)))),
+  'annotator_id': (-1, _LARGEST),
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,31 +90,6 @@ class Group:
     for what, holds in wanted.items():
       if not holds:
         raise ValueError(f'group {self.index}: want {what}, got {self}')
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Table:
-  """Groups as arrays, from which a batch is laid out by indexing.
-
-  Attributes:
-    tokens: int32, all prompts and completions end to end.
-    start: `[n, 1 + K]`, where each of them starts in `tokens`.
-    lengths: `[n, 1 + K]`, 0 where an example has fewer than K completions.
-    examples: field of `Examples` -> `[n]`; chosen and rejected count the
-      completions of the example.
-    reference_logps: `[n, K]` float32, NaN where unknown.
-    rewards: `[n, K]` float32, NaN where unknown.
-  """
-
-  tokens: np.ndarray
-  start: np.ndarray
-  lengths: np.ndarray
-  examples: dict[str, np.ndarray]
-  reference_logps: np.ndarray
-  rewards: np.ndarray
-
-  def __len__(self) -> int:
-    return len(self.lengths)
 
 
 def tabulate(groups: Sequence[Group]) -> Table:
@@ -210,125 +188,105 @@ def capacity_for(
   )
 
 
-def lay_out_rows(
-  table: Table,
-  members: np.ndarray,
-  capacity: Capacity,
-  packing: str,
-  rows: slice = slice(None),
+def relabel(
+  batch: Batch, *, is_flipped: np.ndarray | None = None, **tables: np.ndarray
 ) -> Batch:
-  """The rows `rows` of the batch that holds the examples `members` of a table.
+  """The batch under other labels; its texts are shared, not copied.
 
   Args:
-    table: all examples.
-    members: `[B]`, positions in the table.
-    capacity: static sizes of the whole batch.
-    packing: as in `lay_out`.
-    rows: contiguous rows to fill; the places are those of the whole batch.
+    batch: laid-out batch of numpy arrays.
+    is_flipped: `[n]` bool, by example index like every table; True swaps
+      `chosen` and `rejected` of that example. `label_prob` stays: it is what
+      the labeller gave for the label, whichever that is.
+    **tables: field of `Examples` (`weight`, `coefficient`, `label_prob`,
+      `label_smoothing`, `annotator_id`) -> `[n]`, its new values.
 
   Raises:
-    LayoutError: an example does not fit; names its index and lengths.
+    ValueError: a field that cannot be replaced, a table too short for the
+      batch, or values out of range.
   """
-  places = place(
-    table.lengths[members], table.examples['index'][members], capacity, packing
+  examples = batch.examples
+  filled = examples.index >= 0
+  changed = {}
+  if is_flipped is not None:
+    flipped = filled & _looked_up('is_flipped', is_flipped, examples.index)
+    changed['chosen'] = np.where(flipped, examples.rejected, examples.chosen)
+    changed['rejected'] = np.where(flipped, examples.chosen, examples.rejected)
+  for name, table in tables.items():
+    if name not in _RANGES:
+      raise ValueError(f'{name!r} is not one of {sorted(_RANGES)}')
+    low, high = _RANGES[name]
+    old = getattr(examples, name)
+    new = _looked_up(name, table, examples.index)
+    wrong = filled & ~((new >= low) & (new <= high))
+    if wrong.any():
+      raise ValueError(f'{name} is {new[wrong][0]}, want in [{low}, {high}]')
+    changed[name] = np.where(filled, new, old).astype(old.dtype)
+  return batch.replace(examples=examples.replace(**changed))
+
+
+def owners(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+  """Which completion of which example a slot holds.
+
+  Returns:
+    index `[R, N]`, the example's stable index, −1 in empty slots; and
+    completion `[R, N]`, its place among the completions of that example.
+  """
+  rows, slots = batch.completions.length.shape
+  example_slots = batch.examples.index.shape[1]
+  filled = batch.completions.length > 0
+  # Groups of a row count its examples, unless the row holds one example whose
+  # completions each have their own group.
+  example = np.zeros((rows, slots + 1), np.int32)
+  if example_slots > 1:
+    row = np.arange(rows)[:, None]
+    example[row, batch.slot] = batch.group[row, batch.source] - 1
+  example = example[:, :slots]
+  index = np.take_along_axis(batch.examples.index, example, axis=1)
+  number = np.arange(slots)
+  new = np.diff(example, axis=1, prepend=-1) > 0
+  first = np.maximum.accumulate(np.where(new & filled, number, 0), axis=1)
+  return np.where(filled, index, -1), np.where(filled, number - first, 0)
+
+
+def fill_reference(batch: Batch, table: np.ndarray) -> Batch:
+  """The batch with `reference_logps` read from a table.
+
+  Args:
+    batch: laid-out batch.
+    table: `[n, K]`, Σ log π_ref in nats of completion k of the example whose
+      index is the row of the table.
+
+  Raises:
+    ValueError: a table too short for the batch.
+  """
+  index, completion = owners(batch)
+  logps = _looked_up('table', table, index)
+  logps = np.take_along_axis(logps, completion[..., None], axis=-1)[..., 0]
+  logps = np.where(index >= 0, logps, 0).astype(np.float32)
+  return batch.replace(
+    completions=batch.completions.replace(reference_logps=logps)
   )
-  first, last, _ = rows.indices(capacity.rows)
-  if (first, last) != (0, capacity.rows):
-    inside = (places.row >= first) & (places.row < last)
-    members = members[inside]
-    places = places._replace(
-      row=places.row[inside] - first,
-      example=places.example[inside],
-      first_slot=places.first_slot[inside],
-      start=places.start[inside],
-      group=places.group[inside],
-      target_start=places.target_start[inside],
+
+
+def collect(batch: Batch, values: np.ndarray, table: np.ndarray) -> None:
+  """Writes numbers of completions into a table: `fill_reference` backwards.
+
+  Args:
+    batch: laid-out batch.
+    values: `[R, N]`.
+    table: `[n, K]`, changed in place where the batch holds completions.
+  """
+  index, completion = owners(batch)
+  filled = index >= 0
+  table[index[filled], completion[filled]] = np.asarray(values)[filled]
+
+
+def _looked_up(name: str, table: np.ndarray, index: np.ndarray) -> np.ndarray:
+  table = np.asarray(table)
+  if index.size and index.max() >= len(table):
+    raise ValueError(
+      f'{name} has {len(table)} rows and the batch holds example '
+      f'{index.max()}: tables are indexed by the example index'
     )
-  capacity = dataclasses.replace(capacity, rows=last - first)
-  return Batch(
-    **_texts(table, members, capacity, places),
-    examples=_examples(table, members, capacity, places),
-    completions=_completions(table, members, capacity, places),
-  )
-
-
-def _texts(table, members, capacity, places: Places) -> dict[str, np.ndarray]:
-  """The arrays `[R, T]` and `[R, L]` of a batch."""
-  lengths = table.lengths[members][:, places.piece]
-  copied = table.start[members][:, places.piece]
-  row = places.row[:, None]
-  branch = np.broadcast_to(places.branch, lengths.shape)
-  piece, within = _spread(lengths)
-
-  def at(values):  # of a piece, for each of its tokens
-    return values.reshape(-1)[piece]
-
-  column = at(places.start) + within
-  text = table.tokens[at(copied) + within]
-  offset = np.where(branch > 0, lengths[:, :1], 0)
-  shape = (capacity.rows, capacity.tokens)
-  to = at(row * capacity.tokens + places.start) + within
-  arrays = {
-    'tokens': _filled(shape, to, text),
-    'positions': _filled(shape, to, at(offset) + within),
-    'group': _filled(shape, to, at(places.group)),
-    'branch': _filled(shape, to, at(branch)),
-  }
-  predicted = at(branch) > 0
-  piece, within = piece[predicted], within[predicted]
-  # The first token of every branch is predicted by the end of the prompt, not
-  # by its left neighbour, which may belong to another branch.
-  source = np.where(within == 0, at(places.prompt_end), column[predicted] - 1)
-  slot = places.first_slot[:, None] + places.piece - 1
-  shape = (capacity.rows, capacity.targets)
-  to = at(row * capacity.targets + places.target_start) + within
-  return arrays | {
-    'source': _filled(shape, to, source),
-    'target': _filled(shape, to, text[predicted]),
-    'slot': _filled(shape, to, at(slot), capacity.slots),
-  }
-
-
-def _examples(table, members, capacity, places: Places) -> Examples:
-  """The arrays `[R, E]` of a batch."""
-  to = places.row * capacity.examples + places.example
-  shape = (capacity.rows, capacity.examples)
-  columns = {
-    name: _filled(shape, to, values[members], _EMPTY.get(name, 0), values.dtype)
-    for name, values in table.examples.items()
-  }
-  for name in ('chosen', 'rejected'):
-    columns[name].reshape(-1)[to] += places.first_slot.astype(np.int32)
-  return Examples(**columns)
-
-
-def _completions(table, members, capacity, places: Places) -> Completions:
-  """The arrays `[R, N]` of a batch."""
-  lengths = table.lengths[members, 1:]
-  there = lengths > 0
-  first = places.row * capacity.slots + places.first_slot
-  to = (first[:, None] + np.arange(lengths.shape[1]))[there]
-  shape = (capacity.rows, capacity.slots)
-  return Completions(
-    length=_filled(shape, to, lengths[there]),
-    reference_logps=_filled(
-      shape, to, table.reference_logps[members][there], dtype=np.float32
-    ),
-    reward=_filled(shape, to, table.rewards[members][there], dtype=np.float32),
-    advantage=_filled(shape, to, np.nan, dtype=np.float32),
-  )
-
-
-def _spread(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """For every token of pieces of these lengths: its piece, its place in it."""
-  lengths = lengths.reshape(-1)
-  ends = np.cumsum(lengths)
-  piece = np.repeat(np.arange(len(lengths)), lengths)
-  return piece, np.arange(len(piece)) - (ends - lengths)[piece]
-
-
-def _filled(shape, to, values, empty=0, dtype=np.int32) -> np.ndarray:
-  """An array of `empty` with `values` at the flat positions `to`."""
-  array = np.full(shape, empty, dtype)
-  array.reshape(-1)[to] = values
-  return array
+  return table[index]
