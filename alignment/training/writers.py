@@ -37,13 +37,14 @@ def truncate_rows(
 ) -> None:
   """Keeps the rows of a JSON-lines file for which `keep` holds, atomically.
 
-  A line cut short by a kill is dropped too. A missing file stays missing.
+  A line cut short by a kill is dropped too. What is no regular file is left
+  alone.
 
   Raises:
     storage.StorageError: the file cannot be replaced.
   """
   path = pathlib.Path(path)
-  if not path.exists():
+  if not path.is_file():
     return
   kept = []
   lines = path.read_text(encoding='utf-8', errors='replace').split('\n')
