@@ -33,7 +33,9 @@ def _ratio(total: Array, count: Array) -> Array:
 def mean(losses: Array, weights: Array) -> Term:
   """Weighted mean.
 
-  value = Σ w·ℓ / W
+    value = Σ w·ℓ / W
+
+  The only aggregate that does not couple the batch.
   """
   return Term(jnp.sum(weights * _present(losses, weights)), jnp.sum(weights))
 
@@ -294,7 +296,7 @@ def wdpo(
     ValueError: a share or quantile outside [0, 1], tau or sharpness not
       positive, known at trace time.
 
-  Source: Liu et al., wDPO, 2026, arXiv 2603.07211, and the authors' code.
+  Source: Liu et al., wDPO: Winsorized Direct Preference Optimization, 2026, arXiv 2603.07211, and the authors' code.
   """
   for name, value in (
     ('flip_budget', flip_budget),

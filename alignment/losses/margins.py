@@ -304,8 +304,8 @@ def divergence_score(
   Raises:
     ValueError: divergence is unknown.
 
-  Source: Wang et al., Beyond Reverse KL, 2023, arXiv 2309.16240; the alpha
-  parameterisation is the one of Amari with alpha = 1 the reverse KL.
+  Source: Wang et al., Beyond Reverse KL, 2023, arXiv 2309.16240, whose alpha is
+  1 − alpha here.
   """
   if divergence not in DIVERGENCES:
     raise ValueError(

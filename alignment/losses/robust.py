@@ -103,8 +103,8 @@ def soft_label(
 
   Minimal at z = logit(q).
 
-  Source: Bradley and Terry, 1952, in expectation over the annotators; as in
-  Mitchell, 2023, with one q per pair.
+  Source: Mitchell, A note on DPO with noisy preferences and relationship to
+  IPO, 2023, with one probability per pair in place of 1 − ε.
   """
   return corrections.soft_label(links.logistic, beta * h, label_prob)
 
