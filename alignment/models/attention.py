@@ -61,10 +61,22 @@ def attend(query: Array, key: Array, value: Array, visible: Array) -> Array:
 def rotary_angles(
   positions: Array, head_dim: int, theta: float
 ) -> tuple[Array, Array]:
-  """cos and sin of positions · theta^(−2f / F), each `[R, T, F / 2]`."""
+  """What `rotate` multiplies by at each position; once per forward pass.
+
+  angle[f] = positions · theta^(−2f / F) for f < F / 2
+
+  Args:
+    positions: `[R, T]` int32.
+    head_dim: F, even.
+    theta: base of the frequencies.
+
+  Returns:
+    `[R, T, F]` (cos, cos) and `[R, T, F]` (−sin, sin) of the angles.
+  """
   exponents = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
   angles = positions[..., None].astype(jnp.float32) * theta**-exponents
-  return jnp.cos(angles), jnp.sin(angles)
+  cos, sin = jnp.cos(angles), jnp.sin(angles)
+  return jnp.concatenate([cos, cos], -1), jnp.concatenate([-sin, sin], -1)
 
 
 def rotate(features: Array, cos: Array, sin: Array) -> Array:
@@ -75,8 +87,8 @@ def rotate(features: Array, cos: Array, sin: Array) -> Array:
 
   Args:
     features: `[R, T, H, G, F]`.
-    cos: `[R, T, F / 2]`.
-    sin: `[R, T, F / 2]`.
+    cos: `[R, T, F]`, the first of `rotary_angles`.
+    sin: `[R, T, F]`, the second.
 
   Returns:
     The shape of `features`.
@@ -85,8 +97,5 @@ def rotate(features: Array, cos: Array, sin: Array) -> Array:
   Embedding", arXiv:2104.09864; the pairs are halves of the head instead of
   neighbours, as in the published Llama weights.
   """
-  cos, sin = cos[:, :, None, None], sin[:, :, None, None]
-  first, second = jnp.split(features, 2, axis=-1)
-  return jnp.concatenate(
-    [first * cos - second * sin, second * cos + first * sin], axis=-1
-  )
+  swapped = jnp.roll(features, features.shape[-1] // 2, axis=-1)
+  return features * cos[:, :, None, None] + swapped * sin[:, :, None, None]

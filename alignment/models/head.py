@@ -101,10 +101,12 @@ def chunked_head(
 
   def score(piece):
     own_hidden, other_hidden, piece_target = piece
-    logits = matmul(own_hidden, weight.T, matmul_dtype)
+    logits = matmul(own_hidden, weight, matmul_dtype, transposed=True)
     other_logits = None
     if other is not None:
-      other_logits = matmul(other_hidden, other[1].T, matmul_dtype)
+      other_logits = matmul(
+        other_hidden, other[1], matmul_dtype, transposed=True
+      )
     return statistic(logits, other_logits, piece_target)
 
   length = target.shape[1]

@@ -12,9 +12,14 @@ from alignment.types import Array
 
 
 def matmul(
-  inputs: Array, weight: Array, matmul_dtype: str, axes: int = 1
+  inputs: Array,
+  weight: Array,
+  matmul_dtype: str,
+  *,
+  axes: int = 1,
+  transposed: bool = False,
 ) -> Array:
-  """Contracts the last `axes` of `inputs` with the first `axes` of `weight`.
+  """Contracts the last `axes` of `inputs` with the first of `weight`.
 
   float32: operands as they are, at the highest precision the device has (an
   accelerator would otherwise round them). bfloat16: operands rounded to
@@ -23,63 +28,61 @@ def matmul(
 
   Args:
     inputs: `[..., *contracted]` float32.
-    weight: `[*contracted, *features]` float32.
+    weight: `[*contracted, *features]` float32; `[*features, *contracted]`
+      where `transposed`.
     matmul_dtype: 'float32' or 'bfloat16'.
     axes: how many axes are contracted.
+    transposed: contract the last `axes` of `weight` instead of the first.
 
   Returns:
     `[..., *features]` float32.
   """
+  weight_axes = tuple(range(weight.ndim))
+  contracted = weight_axes[-axes:] if transposed else weight_axes[:axes]
   if matmul_dtype == 'float32':
-    return _contract(inputs, weight, axes, lax.Precision.HIGHEST)
-  return _bfloat16_matmul(inputs, weight, axes)
+    return _product(inputs, weight, contracted, lax.Precision.HIGHEST)
+  return _bfloat16_matmul(inputs, weight, contracted)
 
 
-def _contract(inputs, weight, axes, precision=None):
-  last = tuple(range(inputs.ndim - axes, inputs.ndim))
-  first = tuple(range(axes))
+def _product(inputs, weight, contracted, precision=None):
+  last = tuple(range(inputs.ndim - len(contracted), inputs.ndim))
+  return _dot(inputs, weight, last, contracted, precision)
+
+
+def _dot(left, right, left_axes, right_axes, precision=None):
   return lax.dot_general(
-    inputs,
-    weight,
-    ((last, first), ((), ())),
+    left,
+    right,
+    ((left_axes, right_axes), ((), ())),
     precision=precision,
     preferred_element_type=jnp.float32,
   )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _bfloat16_matmul(inputs, weight, axes):
-  return _forward(inputs, weight, axes)[0]
+def _bfloat16_matmul(inputs, weight, contracted):
+  return _forward(inputs, weight, contracted)[0]
 
 
-def _forward(inputs, weight, axes):
-  inputs = inputs.astype(jnp.bfloat16)
+def _forward(inputs, weight, contracted):
   # The rounded activations are what the backward pass keeps: half the memory.
-  return _contract(inputs, weight.astype(jnp.bfloat16), axes), (inputs, weight)
+  inputs = inputs.astype(jnp.bfloat16)
+  outputs = _product(inputs, weight.astype(jnp.bfloat16), contracted)
+  return outputs, (inputs, weight)
 
 
-def _backward(axes, residuals, cotangent):
+def _backward(contracted, residuals, cotangent):
   inputs, weight = residuals
   cotangent = cotangent.astype(jnp.bfloat16)
-  batch = tuple(range(inputs.ndim - axes))
-  features = cotangent.ndim - len(batch)
-  weight_grad = lax.dot_general(
-    inputs,
-    cotangent,
-    ((batch, batch), ((), ())),
-    preferred_element_type=jnp.float32,
-  )
-  trailing = (
-    tuple(range(len(batch), cotangent.ndim)),
-    tuple(range(weight.ndim - features, weight.ndim)),
-  )
-  inputs_grad = lax.dot_general(
-    cotangent,
-    weight.astype(jnp.bfloat16),
-    (trailing, ((), ())),
-    preferred_element_type=jnp.float32,
-  )
-  return inputs_grad, weight_grad
+  batch = tuple(range(inputs.ndim - len(contracted)))
+  trailing = tuple(range(len(batch), cotangent.ndim))
+  features = tuple(a for a in range(weight.ndim) if a not in contracted)
+  inputs_grad = _dot(cotangent, weight.astype(jnp.bfloat16), trailing, features)
+  # In the order of the weight's own axes: a product that has to be transposed
+  # afterwards is folded by XLA into one its CPU backend cannot run.
+  if contracted[0] == 0:
+    return inputs_grad, _dot(inputs, cotangent, batch, batch)
+  return inputs_grad, _dot(cotangent, inputs, batch, batch)
 
 
 _bfloat16_matmul.defvjp(_forward, _backward)

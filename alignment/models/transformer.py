@@ -205,8 +205,7 @@ def transformer(config: TransformerConfig) -> Model:
         "head must be 'scalar' or 'both' for rewards, got 'vocabulary'"
       )
     hidden = hidden_at(params, batch, last_tokens(batch))
-    reward_head = params['reward_head'][:, None]
-    values = matmul(hidden, reward_head, config.matmul_dtype)[..., 0]
+    values = matmul(hidden, params['reward_head'], 'float32')
     return jnp.where(batch.completions.length > 0, values, 0.0)
 
   return Model(init, statistics, rewards)
