@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from alignment.data.packing import Capacity, planned_capacity, safe_capacity
+from alignment.data.capacity import planned_capacity, safe_capacity
+from alignment.data.packing import Capacity
 from alignment.data.table import Table, lay_out_rows
 from alignment.types import Batch
 
@@ -174,18 +175,15 @@ def capacity_for(
     ValueError: no groups, or a size below 1.
   """
   table = groups if isinstance(groups, Table) else tabulate(groups)
-  safe = safe_capacity(
-    table.lengths,
-    packing=packing,
+  size = dict(
     batch_size=batch_size,
     row_multiple=row_multiple,
     max_row_length=max_row_length,
   )
+  safe = safe_capacity(table.lengths, packing=packing, **size)
   if packing != 'packed' or planned is None:
     return safe
-  return planned_capacity(
-    table.lengths, planned, safe, row_multiple=row_multiple
-  )
+  return planned_capacity(table.lengths, planned, **size)
 
 
 def relabel(

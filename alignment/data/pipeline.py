@@ -15,7 +15,7 @@ from alignment.data.table import Table, lay_out_rows
 from alignment.types import Batch
 
 _FOREVER = 2**62
-_PLANNED_BATCHES = 512
+_PLANNED_BATCHES = 256
 
 
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
@@ -51,7 +51,7 @@ def batches(
   processes, and the step is the whole state of the iterator.
 
   All batches have one shape, planned before the first. Only packed batches
-  beyond the planned ones (the epochs asked for, at most 512 batches) may not
+  beyond the planned ones (the epochs asked for, at most 256 batches) may not
   fit; they come in a second, safe shape. A `capacity` of one's own is kept.
 
   Args:
@@ -195,12 +195,11 @@ def _filler(
     packing=packing,
     batch_size=batch_size,
     row_multiple=math.lcm(row_multiple, process_count),
-    max_row_length=max_row_length,
   )
   if capacity is None:
-    shapes = [size(planned=planned)]
+    shapes = [size(planned=planned, max_row_length=max_row_length)]
     if packing == 'packed':
-      shapes.append(size())
+      shapes.append(size(max_row_length=shapes[0].tokens))
   elif capacity.rows % process_count:
     raise ValueError(
       f'capacity.rows is {capacity.rows}, want a multiple of process_count '

@@ -1,0 +1,188 @@
+"""Static sizes of batches, planned from a length table alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from alignment.data.packing import (
+  Capacity,
+  LayoutError,
+  packed,
+  packing_of,
+  sizes,
+)
+
+
+def bucket(size: int) -> int:
+  """The smallest of four sizes per octave that is at least `size`."""
+  quantum = max(1, (1 << (max(size, 1) - 1).bit_length()) // 8)
+  return -(-size // quantum) * quantum
+
+
+def safe_capacity(
+  lengths: np.ndarray,
+  *,
+  packing: str,
+  batch_size: int,
+  row_multiple: int = 1,
+  max_row_length: int | None = None,
+) -> Capacity:
+  """Sizes that no batch of `batch_size` rows of the table can overflow.
+
+  Packed rows take the shortest of a few row lengths that costs at most an
+  eighth more tokens than the best of them: attention grows with the length.
+
+  Args:
+    lengths: `[n, 1 + K]` length table of the whole data set.
+    packing: a name of `PACKINGS`.
+    batch_size: examples in a global batch.
+    row_multiple: what `R` must be divisible by (devices × microbatches).
+    max_row_length: T at most; for packed rows T exactly.
+
+  Raises:
+    LayoutError: an example longer than `max_row_length`.
+    ValueError: no examples, or a size below 1.
+  """
+  packing_of(packing)
+  for name, value in (
+    ('number of examples', len(lengths)),
+    ('batch_size', batch_size),
+    ('row_multiple', row_multiple),
+    ('max_row_length', 1 if max_row_length is None else max_row_length),
+  ):
+    if value < 1:
+      raise ValueError(f'{name} is {value}, want ≥ 1')
+  if packing == 'packed':
+    return _shortest(
+      [
+        _safe_packed(lengths, batch_size, row_multiple, width)
+        for width in _packed_widths(lengths, max_row_length)
+      ]
+    )
+  _, targets, completions = sizes(lengths).T
+  slots = int(completions.max())
+  rows = _round_up(batch_size, row_multiple)
+  if packing == 'padded':
+    longest = int(lengths[:, 1:].max())
+    cell = _row_length(lengths, max_row_length, cells=slots)
+    return Capacity(
+      rows, slots * cell, slots * min(bucket(longest), cell), slots, 1
+    )
+  width = _row_length(lengths, max_row_length)
+  head = min(bucket(int(targets.max())), width)
+  return Capacity(rows, width, head, slots, 1)
+
+
+def planned_capacity(
+  lengths: np.ndarray,
+  batches: Sequence[np.ndarray],
+  *,
+  batch_size: int,
+  row_multiple: int = 1,
+  max_row_length: int | None = None,
+) -> Capacity:
+  """Tight sizes for packed batches that are known in advance.
+
+  Packs every batch with each of a few row lengths and chooses among them as
+  `safe_capacity` does. Sizes are rounded to buckets; batches that were not
+  planned may overflow them.
+
+  Args:
+    lengths: `[n, 1 + K]` length table of the whole data set.
+    batches: rows of the table in each batch; the rest as in `safe_capacity`.
+
+  Raises:
+    LayoutError: an example longer than `max_row_length`.
+  """
+  plans = []
+  for width in _packed_widths(lengths, max_row_length):
+    safe = _safe_packed(lengths, batch_size, row_multiple, width)
+    most = np.ones(4, int)  # rows, targets, slots, examples
+    for members in batches:
+      part = lengths[members]
+      row = packed(part, safe).row
+      needs = sizes(part)
+      used = [
+        np.bincount(row, weights).max()
+        for weights in (needs[:, 1], needs[:, 2], None)
+      ]
+      most = np.maximum(most, [row.max() + 1, *used])
+    rows, targets, slots, examples = (bucket(int(size)) for size in most)
+    plans.append(
+      Capacity(
+        rows=min(_round_up(rows, row_multiple), safe.rows),
+        tokens=width,
+        targets=min(targets, safe.targets),
+        slots=min(slots, safe.slots),
+        examples=min(examples, safe.examples),
+      )
+    )
+  return _shortest(plans)
+
+
+def _safe_packed(lengths, batch_size, row_multiple, width) -> Capacity:
+  """The safe capacity of packed rows of `width` tokens.
+
+  First fit opens a row only for an example, of at most m tokens, that fits no
+  row before it. So with S tokens in a batch all rows but the last hold more
+  than T − m tokens, and any two together more than T:
+
+    R ≤ 1 + (S − 1) // (T − m + 1),   R ≤ 2 (S // (T + 1)) + [S mod (T + 1) > 0]
+
+  with S the sum of the `batch_size` longest. Typical batches need about half.
+  """
+  tokens, targets, completions = sizes(lengths).T
+  total = int(np.sort(tokens)[-batch_size:].sum())
+  pairs, rest = divmod(total, width + 1)
+  rows = min(
+    batch_size,
+    1 + (total - 1) // (width - int(tokens.max()) + 1),
+    2 * pairs + (rest > 0),
+  )
+  examples = min(batch_size, width // int(tokens.min()))
+  return Capacity(
+    rows=_round_up(rows, row_multiple),
+    tokens=width,
+    targets=int((width * targets // tokens).max()),
+    slots=int(completions.max()) * examples,
+    examples=examples,
+  )
+
+
+def _packed_widths(lengths, max_row_length: int | None) -> list[int]:
+  """Row lengths worth trying: one to four times the longest example."""
+  longest = int(sizes(lengths)[:, 0].max())
+  if max_row_length is None:
+    return sorted({bucket(int(longest * by)) for by in (1, 1.5, 2, 3, 4)})
+  _row_length(lengths, max_row_length)
+  return [max_row_length]
+
+
+def _shortest(plans: list[Capacity]) -> Capacity:
+  """The shortest rows within an eighth of the fewest tokens."""
+  fewest = min(plan.rows * plan.tokens for plan in plans)
+  return next(p for p in plans if 8 * p.rows * p.tokens <= 9 * fewest)
+
+
+def _row_length(
+  lengths: np.ndarray, max_row_length: int | None, cells: int | None = None
+) -> int:
+  """Bucket of the longest row, or of the longest of its equal cells."""
+  branches = lengths[:, 1:]
+  taken = branches.sum(1) if cells is None else branches.max(1)
+  longest = int((lengths[:, 0] + taken).max())
+  if max_row_length is None:
+    return bucket(longest)
+  limit = max_row_length // (cells or 1)
+  if longest > limit:
+    raise LayoutError(
+      f'max_row_length is {max_row_length} and the longest example needs '
+      f'{(cells or 1) * longest} tokens: shorten the texts or raise it'
+    )
+  return min(bucket(longest), limit)
+
+
+def _round_up(size: int, multiple: int) -> int:
+  return -(-size // multiple) * multiple
