@@ -296,7 +296,8 @@ def wdpo(
     ValueError: a share or quantile outside [0, 1], tau or sharpness not
       positive, known at trace time.
 
-  Source: Liu et al., wDPO: Winsorized Direct Preference Optimization, 2026, arXiv 2603.07211, and the authors' code.
+  Source: Liu et al., wDPO: Winsorized Direct Preference Optimization, 2026,
+  arXiv 2603.07211, and the authors' code.
   """
   for name, value in (
     ('flip_budget', flip_budget),
