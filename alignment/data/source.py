@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 
 from alignment.data.readers import SUFFIXES, read_file
@@ -10,6 +11,8 @@ from alignment.data.records import DataError, Record, Report
 from alignment.data.votes import ARGUMENTS, PAIRS, read_votes
 
 TFDS_PREFIX = 'tfds:'
+# The split is what follows the last colon that is not inside brackets.
+TFDS_SPEC = re.compile(r'tfds:(.+):((?:[^:\[\]]|\[[^\]]*\])+)')
 
 
 def load(
@@ -46,9 +49,10 @@ def load(
     # TFDS takes half a second to load, and only some runs read from it.
     from alignment.data.tfds_source import read_tfds
 
-    name, _, split = spec.removeprefix(TFDS_PREFIX).rpartition(':')
-    if not name or not split:
+    matched = TFDS_SPEC.fullmatch(spec)
+    if matched is None:
       raise DataError('names no split', 'Write tfds:name/config:split', spec)
+    name, split = matched.groups()
     return read_tfds(
       name, split, data_dir=data_dir, columns=columns, strict=strict
     )
