@@ -104,11 +104,8 @@ def make_step(
       way = _separable if objective.separable else _coupled
       gradient = way(numbers, loss, state.params, batch, microbatches)
     grads, cotangent, values = gradient
-    value, (terms, metrics) = loss(values)
-    suspects = nonfinite_rows(values, cotangent, batch)
-    return update(
-      state, optimizer, grads, extra, value, terms, metrics, suspects, batch
-    )
+    metrics = report(loss, values, cotangent, batch)
+    return update(state, optimizer, grads, extra, metrics)
 
   return step
 
@@ -155,15 +152,26 @@ def check_rows(batch: Batch, parts: int, what: str) -> None:
     )
 
 
-def nonfinite_rows(numbers: Numbers, cotangent: Numbers, batch: Batch) -> Array:
-  """Rows to blame for a non-finite loss, `[R]` bool, empty rows excepted.
+def report(
+  loss: Callable, numbers: Numbers, cotangent: Numbers, batch: Batch
+) -> dict[str, Any]:
+  """Metrics of the global batch, all but those of the gradient.
 
-  A loss that couples rows spreads one NaN to every cotangent, so cotangents
-  are only asked when all numbers are finite.
+  To blame for a loss that is not finite are the rows whose numbers are not. A
+  loss that couples rows spreads one NaN to every cotangent, so cotangents are
+  only asked when all numbers are finite. Empty rows are never to blame.
   """
+  value, (terms, metrics) = loss(numbers)
   real = jnp.any(batch.examples.weight > 0, axis=1)
   broken = _broken_rows(numbers) & real
-  return jnp.where(jnp.any(broken), broken, _broken_rows(cotangent) & real)
+  pulled = _broken_rows(cotangent) & real
+  broken = jnp.where(jnp.any(broken), broken, pulled)
+  return {
+    **metrics,
+    **{f'loss/{name}': _weighted(term) for name, term in terms.items()},
+    'loss': Weighted(value, jnp.float32(1.0)),
+    'nonfinite_index': jnp.where(broken[:, None], batch.examples.index, -1),
+  }
 
 
 def update(
@@ -171,30 +179,17 @@ def update(
   optimizer: optax.GradientTransformation,
   grads: PyTree,
   extra: PyTree,
-  value: Array,
-  terms: Mapping[str, Term],
-  metrics: Metrics,
-  suspects: Array,
-  batch: Batch,
-) -> tuple[TrainState, Mapping[str, Any]]:
-  """Applies `grads` unless something is not finite, and reports."""
+  metrics: Mapping[str, Any],
+) -> tuple[TrainState, dict[str, Any]]:
+  """Applies `grads` unless the loss or their norm is not finite."""
   grad_norm = optax.global_norm(grads)
-  finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
+  finite = jnp.isfinite(metrics['loss'].total) & jnp.isfinite(grad_norm)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   new = (optax.apply_updates(state.params, updates), opt_state, extra)
   old = (state.params, state.opt_state, state.extra)
-  params, opt_state, extra = jax.tree.map(
-    lambda a, b: jnp.where(finite, a, b), new, old
-  )
-  report = {
-    **metrics,
-    **{f'loss/{name}': _weighted(term) for name, term in terms.items()},
-    'loss': Weighted(value, jnp.float32(1.0)),
-    'grad_norm': grad_norm,
-    'nonfinite': ~finite,
-    'nonfinite_index': jnp.where(suspects[:, None], batch.examples.index, -1),
-  }
-  return TrainState(state.step + 1, params, opt_state, extra), report
+  kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+  metrics = {**metrics, 'grad_norm': grad_norm, 'nonfinite': ~finite}
+  return TrainState(state.step + 1, *kept), metrics
 
 
 def _whole(numbers: Callable, loss: Callable, params: PyTree, batch: Batch):

@@ -1,0 +1,77 @@
+"""The train step as a pmap: data-parallel, for any loss, in one file."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import numpy as np
+import optax
+from jax import lax
+
+from alignment.training import step as whole
+from alignment.types import Array, Batch, Frozen, Objective, Step, TrainState
+
+
+def pmap_step(
+  objective: Objective, optimizer: optax.GradientTransformation
+) -> Step:
+  """The step of `make_step` over all local devices.
+
+  `prepare` and `loss` see the whole batch, on every device alike, so that they
+  may couple rows; each device runs `numbers` on its own rows and pulls back its
+  own slice of the cotangent; gradients are summed. A reference computed in
+  `prepare` is therefore computed by every device: precompute it.
+
+  Returns:
+    (state, frozen, batch, key) -> (state, metrics), the state stacked by
+    `replicate` and donated, everything else as for one device.
+
+  Raises:
+    ValueError: when called, rows that do not divide over the devices.
+  """
+  count = jax.local_device_count()
+
+  def one_device(state: TrainState, frozen: Frozen, rows: Batch, key: Array):
+    keys = whole.stream_keys(key, state.step)
+    gather = functools.partial(lax.all_gather, axis_name='devices', tiled=True)
+    batch = jax.tree.map(gather, rows)
+    batch, extra = whole.prepare(
+      objective, state, frozen, batch, keys['prepare']
+    )
+    own, numbers = functools.partial(_own_rows, count), objective.numbers
+    values, pull = jax.vjp(
+      lambda p: numbers(p, own(batch), keys['numbers']), state.params
+    )
+    values = jax.tree.map(gather, values)
+    loss = functools.partial(whole.total_loss, objective, batch, frozen.hyper)
+    cotangent = jax.grad(loss, has_aux=True)(values)[0]
+    grads = lax.psum(pull(own(cotangent))[0], 'devices')
+    metrics = whole.report(loss, values, cotangent, batch)
+    return whole.update(state, optimizer, grads, extra, metrics)
+
+  mapped = jax.pmap(
+    one_device, 'devices', in_axes=(0, None, 0, None), donate_argnums=0
+  )
+
+  def step(state: TrainState, frozen: Frozen, batch: Batch, key: Array):
+    whole.check_rows(batch, count, 'devices')
+    rows = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+    state, metrics = mapped(state, frozen, rows, key)
+    return state, jax.tree.map(lambda x: x[0], metrics)
+
+  return step
+
+
+def replicate(state: TrainState) -> TrainState:
+  """The state stacked once per local device, as `pmap_step` takes it."""
+  devices = np.arange(jax.local_device_count())
+  return jax.pmap(lambda _, tree: tree, in_axes=(0, None))(devices, state)
+
+
+def _own_rows(count: int, tree: Batch) -> Batch:
+  def cut(x: Array) -> Array:
+    size = x.shape[0] // count
+    return lax.dynamic_slice_in_dim(x, lax.axis_index('devices') * size, size)
+
+  return jax.tree.map(cut, tree)
