@@ -53,16 +53,7 @@ def encode(
     DataError: an over-long prompt under 'error', a tokenizer that moves the
       boundary, or no group left.
   """
-  for name, length in (
-    ('max_prompt_length', max_prompt_length),
-    ('max_completion_length', max_completion_length),
-  ):
-    if length is not None and length < 1:
-      raise ValueError(f'{name}: {length} must be ≥ 1, or None')
-  if overlong_prompt not in OVERLONG:
-    raise ValueError(
-      f'overlong_prompt: {overlong_prompt!r} must be one of {OVERLONG}'
-    )
+  _check_options(max_prompt_length, max_completion_length, overlong_prompt)
   report = Report('encoding', read=len(records))
   groups = []
   for record in records:
@@ -86,6 +77,23 @@ def encode(
   report.kept = len(groups)
   refuse_empty(groups, report)
   return groups, report
+
+
+def _check_options(
+  max_prompt_length: int | None,
+  max_completion_length: int | None,
+  overlong_prompt: str,
+) -> None:
+  for name, length in (
+    ('max_prompt_length', max_prompt_length),
+    ('max_completion_length', max_completion_length),
+  ):
+    if length is not None and length < 1:
+      raise ValueError(f'{name}: {length} must be ≥ 1, or None')
+  if overlong_prompt not in OVERLONG:
+    raise ValueError(
+      f'overlong_prompt: {overlong_prompt!r} must be one of {OVERLONG}'
+    )
 
 
 def _tokenised(

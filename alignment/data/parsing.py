@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from alignment.data.records import DataError, Preference, Unpaired
 
+# Arrays downstream are float32 and int32.
+MAX_FLOAT = 3.4e38
+MAX_INTEGER = 2**31 - 1
 ASSISTANT_TURN = '\n\nAssistant:'
 HUMAN_TURN = '\n\nHuman:'
 PAIR_COLUMNS = (
@@ -94,21 +96,14 @@ def parse_row(
   def fail(field: str, problem: str, remedy: str) -> DataError:
     return DataError(problem, remedy, path, line, field)
 
-  for name in required:
-    if row.get(name) is None:
-      raise fail(
-        name,
-        f'column is missing (the row has {sorted(row)})',
-        'Give every row {prompt, chosen, rejected} or {prompt, completion, '
-        'label}, or map other names with columns={ours: theirs}',
-      )
+  _refuse_missing(row, required, fail)
   text = {
     name: _text(row[name], name, fail) for name in required if name != 'label'
   }
   index = _integer(row, 'index', line - 1, 0, fail)
   shared = {
     'index': index,
-    'weight': _number(row, 'weight', 1.0, math.inf, fail),
+    'weight': _number(row, 'weight', 1.0, MAX_FLOAT, fail),
     'annotator_id': _integer(row, 'annotator_id', -1, -1, fail),
     'clean_label': _flag(row, 'clean_label', fail),
     'is_flipped': _flag(row, 'is_flipped', fail),
@@ -136,20 +131,25 @@ def parse_row(
 
 def fault(record: Preference | Unpaired) -> tuple[str, str] | None:
   """Why a well-formed record teaches nothing: (field, reason), or None."""
-  fields = (
-    ('completion',)
-    if isinstance(record, Unpaired)
-    else (
-      'chosen',
-      'rejected',
-    )
-  )
+  paired = isinstance(record, Preference)
+  fields = ('chosen', 'rejected') if paired else ('completion',)
   for field in fields:
     if not getattr(record, field).strip():
       return field, 'dropped, empty completion'
-  if isinstance(record, Preference) and record.chosen == record.rejected:
+  if paired and record.chosen == record.rejected:
     return 'rejected', 'dropped, chosen == rejected'
   return None
+
+
+def _refuse_missing(row: Row, required: Iterable[str], fail: Fail) -> None:
+  for name in required:
+    if row.get(name) is None:
+      raise fail(
+        name,
+        f'column is missing or null (the row has {sorted(row)})',
+        'Give every row {prompt, chosen, rejected} or {prompt, completion, '
+        'label}, or map other names with columns={ours: theirs}',
+      )
 
 
 def _text(value: Any, name: str, fail: Fail) -> str:
@@ -196,7 +196,7 @@ def _number(
     raise fail(
       name, f'is {_kind(value)}, must be a number', 'Write a plain number'
     )
-  if not math.isfinite(value) or not 0.0 <= value <= upper:
+  if not 0.0 <= value <= upper:  # Also refuses NaN.
     raise fail(
       name,
       f'is {value}, must be finite and {wanted}',
@@ -212,10 +212,14 @@ def _integer(row: Row, name: str, default: int, low: int, fail: Fail) -> int:
   # Tables with gaps store whole numbers as floats.
   if isinstance(value, float) and value.is_integer():
     value = int(value)
-  if isinstance(value, bool) or not isinstance(value, int) or value < low:
+  if (
+    isinstance(value, bool)
+    or not isinstance(value, int)
+    or not low <= value <= MAX_INTEGER
+  ):
     raise fail(
       name,
-      f'is {_kind(value)}, must be a whole number ≥ {low}',
+      f'is {_kind(value)}, must be a whole number in [{low}, {MAX_INTEGER}]',
       'Correct the value, or leave it out where it is unknown',
     )
   return value
