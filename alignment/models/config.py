@@ -62,7 +62,8 @@ class TransformerConfig:
       'mlp_width',
       'head_chunk',
     ):
-      self._check(name, getattr(self, name) >= 1, '≥ 1')
+      size = getattr(self, name)
+      self._check(name, isinstance(size, int) and size >= 1, 'an integer ≥ 1')
     self._check(
       'num_kv_heads',
       self.num_heads % self.num_kv_heads == 0,

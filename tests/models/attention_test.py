@@ -1,0 +1,115 @@
+"""Visibility, rotary positions, grouped heads, fully hidden queries."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alignment.models.attention import (
+  attend,
+  rotary_angles,
+  rotate,
+  visibility,
+)
+from tests.models.trees import random_batch
+
+
+def _random(*shape, seed=0):
+  rng = np.random.default_rng(seed)
+  return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+
+def test_visibility_is_the_path_to_the_root():
+  _, batch = random_batch('packed')
+  rows, length = batch.tokens.shape
+  got = np.asarray(visibility(batch.group, batch.branch))
+  for r in range(rows):
+    for i in range(length):
+      for j in range(length):
+        group, branch = batch.group[r], batch.branch[r]
+        wanted = i == j or (
+          group[i] > 0
+          and group[j] == group[i]
+          and j <= i
+          and branch[j] in (0, branch[i])
+        )
+        assert got[r, i, j] == wanted, (r, i, j)
+  assert (batch.group == 0).any()
+
+
+def test_scores_depend_on_the_difference_of_positions():
+  query, key = _random(1, 2, 1, 1, 8), _random(1, 2, 1, 1, 8, seed=1)
+
+  def score(first, second):
+    angles = rotary_angles(jnp.array([[first, second]]), 8, 100.0)
+    q = rotate(query, *angles)[0, 0, 0, 0]
+    k = rotate(key, *angles)[0, 1, 0, 0]
+    return float(q @ k)
+
+  np.testing.assert_allclose(score(9, 4), score(105, 100), rtol=1e-4)
+  np.testing.assert_allclose(score(4, 9), score(0, 5), rtol=1e-4)
+  assert abs(score(9, 4) - score(4, 9)) > 1e-2
+  assert abs(score(9, 4) - score(9, 3)) > 1e-2
+
+
+def test_rotation_turns_complex_numbers():
+  positions = np.array([[0, 3, 50]])
+  features = np.asarray(_random(1, 3, 2, 2, 6), np.float64)
+  angles = rotary_angles(jnp.asarray(positions), 6, 10_000.0)
+  got = rotate(jnp.asarray(features, jnp.float32), *angles)
+  theta = 10_000.0 ** (-2 * np.arange(3) / 6)
+  turn = np.exp(1j * positions[..., None] * theta)[:, :, None, None]
+  turned = (features[..., :3] + 1j * features[..., 3:]) * turn
+  wanted = np.concatenate([turned.real, turned.imag], -1)
+  np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_grouped_heads_are_repeated_keys_and_values():
+  query = _random(2, 5, 2, 3, 4)
+  key, value = _random(2, 5, 2, 4, seed=1), _random(2, 5, 2, 4, seed=2)
+  group = jnp.array([[1, 1, 1, 2, 2], [1, 1, 0, 0, 0]])
+  branch = jnp.array([[0, 1, 2, 0, 1], [0, 1, 0, 0, 0]])
+  visible = visibility(group, branch)
+  grouped = attend(query, key, value, visible)
+  repeat = lambda x: jnp.repeat(x, 3, axis=2)  # noqa: E731
+  many = attend(
+    query.reshape(2, 5, 6, 1, 4), repeat(key), repeat(value), visible
+  )
+  np.testing.assert_allclose(grouped.reshape(many.shape), many, atol=1e-6)
+
+
+def test_attention_is_the_softmax_mean():
+  query = _random(1, 4, 1, 2, 3)
+  key, value = _random(1, 4, 1, 3, seed=1), _random(1, 4, 1, 3, seed=2)
+  visible = np.tril(np.random.default_rng(0).random((1, 4, 4)) < 0.5)
+  visible |= np.eye(4, dtype=bool)
+  got = np.asarray(attend(query, key, value, jnp.asarray(visible)))
+  q, k, v = (np.asarray(x, np.float64) for x in (query, key, value))
+  for i in range(4):
+    seen = np.flatnonzero(visible[0, i])
+    for head in range(2):
+      scores = k[0, seen, 0] @ q[0, i, 0, head] / np.sqrt(3)
+      weights = np.exp(scores) / np.exp(scores).sum()
+      wanted = weights @ v[0, seen, 0]
+      np.testing.assert_allclose(got[0, i, 0, head], wanted, atol=1e-6)
+
+
+def test_padding_is_finite_and_leaks_nothing():
+  group = jnp.array([[0, 1, 1, 0, 1, 0]])
+  branch = jnp.array([[0, 0, 1, 1, 1, 0]])
+  visible = visibility(group, branch)
+  query = _random(1, 6, 1, 1, 4)
+  key, value = _random(1, 6, 1, 4, seed=1), _random(1, 6, 1, 4, seed=2)
+  padding = np.asarray(group[0] == 0)
+
+  def real(query, key, value):
+    return jnp.sum(jnp.sin(attend(query, key, value, visible))[:, ~padding])
+
+  out = attend(query, key, value, visible)
+  grads = jax.grad(real, argnums=(0, 1, 2))(query, key, value)
+  assert np.isfinite(out).all()
+  # A query of padding reads itself alone.
+  np.testing.assert_array_equal(out[0, padding, 0, 0], value[0, padding, 0])
+  for grad in grads:
+    assert np.isfinite(grad).all()
+    np.testing.assert_array_equal(grad[0, padding], 0.0)
+    assert (np.abs(grad[0, ~padding]).sum(-1) > 0).any()
