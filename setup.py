@@ -37,7 +37,7 @@ EXTRAS = {
     'cleanlab>=2.9',
     'crowd-kit>=1.4.1',
     'peft>=0.17',
-    'torch==2.13.0',
+    'torch>=2.8',
     'transformers>=5',
     'trl>=1.16',
   ],
@@ -47,14 +47,15 @@ setup(
   name='superalignment',
   version=VERSION,
   description='Aligning models from labels that cannot be trusted, in JAX',
-  long_description=(ROOT / 'README.md').read_text(encoding='utf-8')
-  if (ROOT / 'README.md').exists()
-  else '',
+  long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
   long_description_content_type='text/markdown',
   license='Apache-2.0',
-  packages=find_packages(
-    include=['alignment*', 'experiments*', 'launch*'],
-  ),
+  classifiers=[
+    'Intended Audience :: Science/Research',
+    'Programming Language :: Python :: 3 :: Only',
+    'Topic :: Scientific/Engineering :: Artificial Intelligence',
+  ],
+  packages=find_packages(include=['alignment*', 'experiments*', 'launch*']),
   python_requires='>=3.11',
   install_requires=BASE,
   extras_require=EXTRAS,
