@@ -162,10 +162,11 @@ def transformer(config: TransformerConfig) -> Model:
     vocabulary, and whose `rewards` do where it has no scalar.
   """
   decoder = Decoder(config)
+  compiled_init = jax.jit(decoder.init)  # once, whatever the number of seeds
 
   def init(key: Array) -> PyTree:
     row = jnp.zeros((1, 1), jnp.int32)
-    return jax.jit(decoder.init)(key, row, row, row, row)['params']
+    return compiled_init(key, row, row, row, row)['params']
 
   def hidden_at(params: PyTree, batch: Batch, index: Array) -> Array:
     hidden = decoder.apply(
