@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 _REMEDIES = (
   (
     'the disk is full',
     (errno.ENOSPC, errno.EDQUOT),
-    ('no space left', 'enospc', 'disk quota exceeded'),
+    ('no space left', 'disk quota exceeded'),
     'free space or choose a directory on another disk',
   ),
   (
@@ -23,28 +25,23 @@ _REMEDIES = (
     'choose a directory that this user may write, or change its permissions',
   ),
 )
+"""What happened, errno values, phrases in wrapped errors, what to do."""
 
 
 class StorageError(OSError):
   """A file could not be written; the message names its path and a remedy."""
 
 
-def storage_error(path: os.PathLike | str, cause: BaseException):
+def storage_error(
+  path: os.PathLike | str, cause: BaseException
+) -> StorageError:
   """The `StorageError` that tells what happened at `path`, and what to do.
 
-  Args:
-    path: what was being written.
-    cause: what the file system, or a library above it, raised. Libraries wrap
-      the errno away, so the text of the cause is read as well.
-
-  Returns:
-    The error, to be raised from `cause`.
+  Libraries wrap the errno away, so the text of `cause` is read as well.
   """
-  text = str(cause).lower()
+  number, text = getattr(cause, 'errno', None), str(cause).lower()
   for what, numbers, phrases, remedy in _REMEDIES:
-    if getattr(cause, 'errno', None) in numbers or any(
-      phrase in text for phrase in phrases
-    ):
+    if number in numbers or any(phrase in text for phrase in phrases):
       return StorageError(f'{path}: {what} ({cause}); {remedy}')
   return StorageError(
     f'{path}: could not be written ({type(cause).__name__}: {cause}); '
@@ -52,13 +49,15 @@ def storage_error(path: os.PathLike | str, cause: BaseException):
   )
 
 
-def is_full_disk(cause: BaseException) -> bool:
-  """Whether an error, possibly wrapped, says that the disk is full."""
-  _, numbers, phrases, _ = _REMEDIES[0]
-  text = str(cause).lower()
-  return getattr(cause, 'errno', None) in numbers or any(
-    phrase in text for phrase in phrases
-  )
+@contextlib.contextmanager
+def naming(path: os.PathLike | str) -> Iterator[None]:
+  """Turns an `OSError` inside into the `StorageError` of `path`."""
+  try:
+    yield
+  except StorageError:
+    raise
+  except OSError as error:
+    raise storage_error(path, error) from error
 
 
 def make_directory(path: os.PathLike | str) -> pathlib.Path:
@@ -68,13 +67,11 @@ def make_directory(path: os.PathLike | str) -> pathlib.Path:
     StorageError: it cannot be created, or nothing can be written into it.
   """
   path = pathlib.Path(os.path.abspath(os.path.expanduser(path)))
-  try:
+  with naming(path):
     path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=path) as probe:
       probe.write(b'0')
       probe.flush()
-  except OSError as error:
-    raise storage_error(path, error) from error
   return path
 
 

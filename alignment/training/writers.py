@@ -6,13 +6,15 @@ import json
 import math
 import os
 import pathlib
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import rich.console
 import rich.text
 import tensorboardX
+from tensorboardX.proto import event_pb2
 
 from alignment.training import storage
 
@@ -21,14 +23,17 @@ Row = Mapping[str, float | str]
 
 
 class Writer(NamedTuple):
-  """Two functions; both may be called from any thread.
+  """Three functions that may be called from any thread.
 
   Attributes:
     write: (step, row) -> None.
+    rewind: (step, tags) -> None, forgets the rows after `step` whose text
+      values are exactly `tags`: a resumed run writes them again.
     close: () -> None.
   """
 
   write: Callable[[int, Row], None]
+  rewind: Callable[[int, Mapping[str, str]], None]
   close: Callable[[], None]
 
 
@@ -58,72 +63,77 @@ def truncate_rows(
   storage.write_text(path, ''.join(kept))
 
 
-def jsonl_writer(
-  path: os.PathLike | str, *, start_step: int | None = None
-) -> Writer:
+def jsonl_writer(path: os.PathLike | str) -> Writer:
   """Appends one JSON object per row, flushed: `{'step': ..., name: value}`.
 
-  NaN and infinities become null, with `'notes': {name: 'nan'}` beside them.
-
-  Args:
-    path: of the file.
-    start_step: the step that was restored; rows after it are dropped, for
-      they will be written again. None keeps all.
+  NaN and infinities become null, with `'notes': {name: 'nan'}` beside them. A
+  line that an earlier process left unfinished is dropped.
 
   Raises:
     storage.StorageError: the file cannot be opened or a row not written.
   """
   path = pathlib.Path(os.path.abspath(path))
-  limit = math.inf if start_step is None else start_step
-  truncate_rows(path, lambda row: row.get('step', 0) <= limit)
-  try:
-    file = open(path, 'a', encoding='utf-8')
-  except OSError as error:
-    raise storage.storage_error(path, error) from error
+  truncate_rows(path, lambda row: True)
+  file = _opened(path)
   lock = threading.Lock()
 
   def write(step: int, row: Row) -> None:
     line = json.dumps(_json_row(step, row), allow_nan=False)
-    with lock:
-      try:
-        file.write(line + '\n')
-        file.flush()
-      except OSError as error:
-        raise storage.storage_error(path, error) from error
+    with lock, storage.naming(path):
+      file.write(line + '\n')
+      file.flush()
 
-  def close() -> None:
+  def rewind(step: int, tags: Mapping[str, str]) -> None:
+    nonlocal file
     with lock:
       file.close()
+      truncate_rows(path, lambda row: row['step'] <= step or _tags(row) != tags)
+      file = _opened(path)
 
-  return Writer(write, close)
+  def close() -> None:
+    with lock, storage.naming(path):
+      file.close()
+
+  return Writer(write, rewind, close)
 
 
-def tensorboard_writer(
-  directory: os.PathLike | str, *, start_step: int | None = None
-) -> Writer:
-  """Writes finite values as TensorBoard scalars.
+def tensorboard_writer(directory: os.PathLike | str) -> Writer:
+  """Writes finite values as TensorBoard scalars, one TensorBoard run per tags.
 
-  Args:
-    directory: of the event files.
-    start_step: the step that was restored; TensorBoard hides what an earlier
-      process wrote after it.
+  Rows with text values go to the sub-directory `<value>-<value>`; rewinding
+  makes TensorBoard hide the points that will be written again.
   """
   directory = storage.make_directory(directory)
-  purge_step = None if start_step is None else start_step + 1
-  events = tensorboardX.SummaryWriter(str(directory), purge_step=purge_step)
+  runs: dict[str, tensorboardX.SummaryWriter] = {}
   lock = threading.Lock()
+
+  def run(tags: Mapping[str, str]) -> tensorboardX.SummaryWriter:
+    name = '-'.join(re.sub(r'[^\w.,@+=]+', '_', tag) for tag in tags.values())
+    if name not in runs:
+      runs[name] = tensorboardX.SummaryWriter(str(directory / name))
+    return runs[name]
 
   def write(step: int, row: Row) -> None:
     with lock:
+      events = run(_tags(row))
       for name, value in row.items():
         if not isinstance(value, str) and math.isfinite(value):
           events.add_scalar(name, float(value), step)
 
+  def rewind(step: int, tags: Mapping[str, str]) -> None:
+    with lock:
+      # What TensorBoard reads as a restart: it drops the points from there on.
+      restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+      run(tags).file_writer.add_event(
+        event_pb2.Event(step=step + 1, session_log=restart)
+      )
+
   def close() -> None:
     with lock:
-      events.close()
+      for events in runs.values():
+        events.close()
 
-  return Writer(write, close)
+  return Writer(write, rewind, close)
 
 
 _COLUMNS = (
@@ -173,7 +183,7 @@ def console_writer(
       console.print(line, soft_wrap=True)
       console.file.flush()
 
-  return Writer(write, lambda: None)
+  return Writer(write, lambda step, tags: None, lambda: None)
 
 
 def combined_writer(writers: Sequence[Writer]) -> Writer:
@@ -184,21 +194,36 @@ def combined_writer(writers: Sequence[Writer]) -> Writer:
     for writer in writers:
       writer.write(step, row)
 
+  def rewind(step: int, tags: Mapping[str, str]) -> None:
+    for writer in writers:
+      writer.rewind(step, tags)
+
   def close() -> None:
     for writer in writers:
       writer.close()
 
-  return Writer(write, close)
+  return Writer(write, rewind, close)
 
 
 def tagged_writer(writer: Writer, tags: Mapping[str, str]) -> Writer:
   """Adds text columns to every row; closing is left to the owner of `writer`.
 
-  The cells of a sweep share one file this way.
+  The cells of a sweep share one file this way, and each rewinds its own rows.
   """
   return Writer(
-    lambda step, row: writer.write(step, {**tags, **row}), lambda: None
+    lambda step, row: writer.write(step, {**tags, **row}),
+    lambda step, more: writer.rewind(step, {**tags, **more}),
+    lambda: None,
   )
+
+
+def _opened(path: pathlib.Path) -> TextIO:
+  with storage.naming(path):
+    return open(path, 'a', encoding='utf-8')
+
+
+def _tags(row: Mapping[str, Any]) -> dict[str, str]:
+  return {name: value for name, value in row.items() if isinstance(value, str)}
 
 
 def _json_row(step: int, row: Row) -> dict:

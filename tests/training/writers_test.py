@@ -7,7 +7,6 @@ import math
 
 import pytest
 from tensorboardX.proto import event_pb2
-from tensorboardX.record_writer import crc32c
 
 from alignment.training import storage, writers
 
@@ -49,11 +48,31 @@ def test_jsonl_resumes_after_the_restored_step_and_a_torn_line(tmp_path):
   writer.close()
   with open(path, 'a') as file:
     file.write('{"step": 7, "lo')
-  writer = writers.jsonl_writer(path, start_step=4)
+  writer = writers.jsonl_writer(path)
+  assert len(_rows(path)) == 6
+  writer.rewind(4, {})
   writer.write(5, {'loss': 9.0})
   rows = _rows(path)
   assert [row['step'] for row in rows] == [1, 2, 3, 4, 5]
   assert rows[-1]['loss'] == 9.0
+
+
+def test_rewinding_one_cell_leaves_the_rows_of_others(tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  shared = writers.jsonl_writer(path)
+  cells = {name: writers.tagged_writer(shared, {'cell': name}) for name in 'ab'}
+  for step in (1, 2, 3):
+    shared.write(step, {'loss': 0.0})
+    for writer in cells.values():
+      writer.write(step, {'loss': 1.0})
+  cells['a'].rewind(1, {})
+  cells['a'].write(2, {'loss': 2.0})
+  found = [(row.get('cell'), row['step']) for row in _rows(path)]
+  assert [s for c, s in found if c == 'a'] == [1, 2]
+  assert [s for c, s in found if c == 'b'] == [1, 2, 3]
+  assert [s for c, s in found if c is None] == [1, 2, 3]
+  shared.rewind(0, {})
+  assert len(_rows(path)) == 5
 
 
 def test_jsonl_rows_of_many_threads_stay_whole(tmp_path):
@@ -86,32 +105,38 @@ def test_jsonl_names_path_and_remedy(tmp_path):
 
 
 def _scalars(directory):
-  """(step, tag, value) from TensorBoard event files, read frame by frame."""
+  """(step, tag, value) and purged steps of TensorBoard's event files."""
   found, purges = [], []
-  for path in sorted(directory.iterdir()):
+  for path in sorted(directory.glob('events*')):
     data = path.read_bytes()
-    while data:
+    while data:  # length (8 bytes), its checksum (4), event, checksum (4)
       length = int.from_bytes(data[:8], 'little')
-      assert crc32c(data[:8]) is not None
       event = event_pb2.Event.FromString(data[12 : 12 + length])
       data = data[16 + length :]
-      if event.session_log.status == 1:
+      if event.session_log.status == event_pb2.SessionLog.START:
         purges.append(event.step)
       for value in event.summary.value:
         found.append((event.step, value.tag, value.simple_value))
   return found, purges
 
 
-def test_tensorboard_scalars_skip_text_and_nan(tmp_path):
+def test_tensorboard_skips_nan_and_keeps_cells_apart(tmp_path):
   writer = writers.tensorboard_writer(tmp_path)
-  writer.write(4, {'loss': 0.75, 'cell': 'a', 'kl': math.nan})
+  writer.write(4, {'loss': 0.75, 'kl': math.nan})
+  writer.write(5, {'loss': 0.5, 'cell': 'rdpo@0.4 / seed 3'})
   writer.close()
   assert _scalars(tmp_path)[0] == [(4, 'loss', 0.75)]
+  cell = tmp_path / 'rdpo@0.4_seed_3'
+  assert _scalars(cell)[0] == [(5, 'loss', 0.5)]
 
 
 def test_tensorboard_purges_what_was_written_after_the_restored_step(tmp_path):
-  writer = writers.tensorboard_writer(tmp_path, start_step=7)
+  writer = writers.tensorboard_writer(tmp_path)
+  writer.write(9, {'loss': 1.0})
+  writer.rewind(7, {})
+  writer.write(8, {'loss': 0.5})
   writer.close()
+  assert sorted(_scalars(tmp_path)[0]) == [(8, 'loss', 0.5), (9, 'loss', 1.0)]
   assert 8 in _scalars(tmp_path)[1]
 
 
@@ -151,14 +176,18 @@ def test_combined_writes_and_closes_everything():
   calls = []
   make = lambda name: writers.Writer(  # noqa: E731
     lambda step, row: calls.append((name, step, dict(row))),
+    lambda step, tags: calls.append((name, 'rewind', step)),
     lambda: calls.append((name, 'close')),
   )
   writer = writers.combined_writer([make('a'), make('b')])
   writer.write(2, {'loss': 1.0})
+  writer.rewind(1, {})
   writer.close()
   assert calls == [
     ('a', 2, {'loss': 1.0}),
     ('b', 2, {'loss': 1.0}),
+    ('a', 'rewind', 1),
+    ('b', 'rewind', 1),
     ('a', 'close'),
     ('b', 'close'),
   ]
