@@ -241,6 +241,14 @@ def test_packed_is_first_fit_by_decreasing_length():
   assert places.example.tolist() == [1, 0, 1, 0, 0]
 
 
+def test_packed_rows_hold_no_more_examples_than_slots_for_them():
+  lengths = np.full((3, 3), 2)
+  places = packing.place(
+    lengths, np.arange(3), Capacity(3, 99, 99, 99, 1), 'packed'
+  )
+  assert places.row.tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize('short', ['rows', 'tokens', 'targets', 'slots'])
 @pytest.mark.parametrize('name', NAMES)
 def test_overflow_names_the_example(name, short):

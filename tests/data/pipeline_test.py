@@ -56,6 +56,16 @@ def test_processes_share_the_same_global_batch(name, count):
   assert_equal(whole, together)
 
 
+def test_rows_divide_among_processes():
+  parts = [
+    take(2, batch_size=7, process_index=i, process_count=4) for i in range(4)
+  ]
+  whole = take(2, batch_size=7)
+  for step in range(2):
+    found = sum((members(part[step]) for part in parts), [])
+    assert sorted(found) == members(whole[step])
+
+
 def test_resumes_on_another_number_of_processes():
   size = dict(packing='packed', row_multiple=4)
   whole = take(9, **size)
