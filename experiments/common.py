@@ -8,16 +8,23 @@ when it is resumed; all others are its identity.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import os
 import pathlib
 import sys
 import textwrap
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
+import jax
 from absl import app, flags
+
+from alignment.training import rundir
+
+HELP = {'--help', '-help', '-h', '--helpshort', '--helpfull'}
 
 
 def field(default: Any, help: str, *, runtime: bool = False) -> Any:
@@ -37,7 +44,11 @@ class Config:
   """The flags every experiment has."""
 
   output_dir: str = field(
-    '', 'Where the run is written; a run found there is resumed.', runtime=True
+    '',
+    'Where the run is written; a run found there is resumed, a finished one '
+    'is not repeated. Empty: runs/<experiment>, and a suffix of its own for '
+    'every combination of flags.',
+    runtime=True,
   )
   mesh: str = field(
     '',
@@ -64,42 +75,46 @@ def identity(config: Config) -> dict[str, Any]:
   }
 
 
-def define_flags(config_type: type[Config]) -> None:
-  """Defines one absl flag per field of `config_type`.
+def open_run(config: Config) -> rundir.Run:
+  """Creates or resumes the run's output directory and writes `config.json`.
 
   Raises:
-    TypeError: a field whose type has no flag.
+    rundir.RunConflictError: a run of another identity is there.
+    storage.StorageError: the directory cannot be written.
   """
-  hints = typing.get_type_hints(config_type)
-  for f in dataclasses.fields(config_type):
-    _define(f, hints[f.name])
+  return rundir.open_run(
+    config.output_dir or default_output_dir(config),
+    dataclasses.asdict(config),
+    identity(config),
+  )
 
 
-def from_flags(config_type: type[Config]) -> Config:
-  """Builds the config from parsed flags."""
-  hints = typing.get_type_hints(config_type)
-  values = {}
-  for f in dataclasses.fields(config_type):
-    value = flags.FLAGS[f.name].value
-    if typing.get_origin(hints[f.name]) is tuple:
-      value = _as_tuple(f.name, value, typing.get_args(hints[f.name])[0])
-    values[f.name] = value
-  return config_type(**values)
+def default_output_dir(config: Config) -> str:
+  """`runs/<experiment>`; a digest follows if its identity is not the default.
+
+  The same flags find the same directory again, other flags another one.
+  """
+  module = type(config).__module__
+  if module == '__main__' and sys.modules['__main__'].__spec__:
+    module = sys.modules['__main__'].__spec__.name
+  name = module.rpartition('.')[2]
+  here = identity(config)
+  if here == identity(type(config)()):
+    return f'runs/{name}'
+  digest = hashlib.sha256(json.dumps(here, sort_keys=True).encode())
+  return f'runs/{name}-{digest.hexdigest()[:8]}'
 
 
 def main(config_type: type[Config], run: Callable[[Config], Any]) -> None:
   """Parses the flags, calls `run(config)`, and turns errors into one line.
 
   Call it under `if __name__ == '__main__':` only. Exit status: 0 after a run
-  that finished or that was asked to stop and saved; 2 for a bad flag or bad
-  input.
+  that finished, or that was asked to stop and saved; 2 for a bad flag or bad
+  input; 130 after Ctrl-C.
   """
-  module = sys.modules['__main__']
   define_flags(config_type)
 
-  def start(argv: list[str]) -> None:
-    if len(argv) > 1:
-      raise app.UsageError(f'unexpected argument {argv[1]!r}; flags need --')
+  def start(_: list[str]) -> None:
     try:
       config = from_flags(config_type)
       keep_compiled_programs(config.cache_dir)
@@ -107,16 +122,49 @@ def main(config_type: type[Config], run: Callable[[Config], Any]) -> None:
     except (ValueError, OSError) as error:
       if flags.FLAGS['debug'].value:
         raise
-      print(f'error: {error}', file=sys.stderr)
-      sys.exit(2)
+      _fail(f'{error} (--debug shows where)')
+    except KeyboardInterrupt:
+      if flags.FLAGS['debug'].value:
+        raise
+      print('interrupted; the same command resumes', file=sys.stderr)
+      sys.exit(130)
 
-  app.run(start, flags_parser=_parser(module.__doc__ or '', config_type))
+  card = sys.modules['__main__'].__doc__ or ''
+  app.run(start, flags_parser=_parser(card, config_type))
+
+
+def define_flags(config_type: type[Config]) -> None:
+  """Defines one absl flag per field of `config_type`.
+
+  Raises:
+    TypeError: a field whose type has no flag.
+  """
+  for f, hint in _fields(config_type):
+    _define(f, hint)
+
+
+def from_flags(config_type: type[Config]) -> Config:
+  """Builds the config from parsed flags.
+
+  Raises:
+    ValueError: a comma list with an entry of the wrong type.
+  """
+  values = {}
+  for f, hint in _fields(config_type):
+    value = flags.FLAGS[f.name].value
+    if typing.get_origin(hint) is tuple and value is not None:
+      value = _as_tuple(f.name, value, typing.get_args(hint)[0])
+    values[f.name] = value
+  return config_type(**values)
 
 
 def keep_compiled_programs(cache_dir: str) -> None:
-  """Keeps compiled programs between runs; must precede the first compile."""
-  import jax
+  """Keeps compiled programs between runs; must precede the first compile.
 
+  Args:
+    cache_dir: they go into its folder `compiled`; empty keeps none. The
+      environment's JAX_COMPILATION_CACHE_DIR goes before it.
+  """
   if not cache_dir or os.environ.get('JAX_COMPILATION_CACHE_DIR'):
     return
   folder = pathlib.Path(cache_dir).expanduser() / 'compiled'
@@ -124,25 +172,37 @@ def keep_compiled_programs(cache_dir: str) -> None:
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 
 
+def _fields(
+  config_type: type[Config],
+) -> Iterable[tuple[dataclasses.Field, Any]]:
+  """Every field with its type; `T | None` counts as T."""
+  hints = typing.get_type_hints(config_type)
+  for f in dataclasses.fields(config_type):
+    hint = hints[f.name]
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+      kinds = [a for a in typing.get_args(hint) if a is not type(None)]
+      hint = kinds[0] if len(kinds) == 1 else hint
+    yield f, hint
+
+
 def _define(f: dataclasses.Field, hint: Any) -> None:
   text = f.metadata['help']
   origin, args = typing.get_origin(hint), typing.get_args(hint)
-  if origin in (typing.Union, types.UnionType):  # T | None
-    hint = next(a for a in args if a is not type(None))
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-  if origin is Literal:
+  simple = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+  }
+  if hint in simple:
+    simple[hint](f.name, f.default, text)
+  elif origin is Literal and all(isinstance(a, str) for a in args):
     flags.DEFINE_enum(f.name, f.default, list(args), text)
-  elif origin is tuple:
-    default = ','.join(_plain(v) for v in f.default)
+  elif origin is tuple and len(args) == 2 and args[1] is ...:
+    default = f.default
+    if default is not None:
+      default = ','.join(_plain(value) for value in default)
     flags.DEFINE_string(f.name, default, text)
-  elif hint is bool:
-    flags.DEFINE_bool(f.name, f.default, text)
-  elif hint is int:
-    flags.DEFINE_integer(f.name, f.default, text)
-  elif hint is float:
-    flags.DEFINE_float(f.name, f.default, text)
-  elif hint is str:
-    flags.DEFINE_string(f.name, f.default, text)
   else:
     raise TypeError(f'no flag for the field {f.name}: {hint}')
 
@@ -151,8 +211,17 @@ def _plain(value: Any) -> str:
   return f'{value:g}' if isinstance(value, float) else str(value)
 
 
-def _as_tuple(name: str, text: str, kind: type) -> tuple:
+def _as_tuple(name: str, text: str, kind: Any) -> tuple:
+  """The entries of a comma list; blanks around them and empty ones go."""
   parts = [part.strip() for part in text.split(',') if part.strip()]
+  if typing.get_origin(kind) is Literal:
+    allowed = typing.get_args(kind)
+    for part in parts:
+      if part not in allowed:
+        raise ValueError(
+          f'--{name}={text}: {part!r} is none of {", ".join(allowed)}'
+        )
+    return tuple(parts)
   try:
     return tuple(kind(part) for part in parts)
   except ValueError:
@@ -162,43 +231,54 @@ def _as_tuple(name: str, text: str, kind: type) -> tuple:
 
 
 def _parser(
-  doc: str, config_type: type[Config]
+  card: str, config_type: type[Config]
 ) -> Callable[[list[str]], list[str]]:
   """A flags parser whose --help teaches: the card, then the flags."""
 
   def parse(argv: list[str]) -> list[str]:
-    if {'--help', '-h', '-help', '--helpshort', '--helpfull'} & set(argv):
-      print(f'{doc.strip()}\n')
-      print(_help_of(config_type))
+    if HELP & set(argv):
+      print(f'{card.strip()}\n\n{_help_of(config_type)}')
       sys.exit(0)
     try:
-      return flags.FLAGS(argv)
+      rest = flags.FLAGS(argv)
     except flags.Error as error:
-      print(f'error: {error}; --help lists the flags', file=sys.stderr)
-      sys.exit(2)
+      _fail(f'{error} (--help lists the flags)')
+    if len(rest) > 1:
+      _fail(f'unexpected {rest[1]!r}: a flag is --name=value (--help lists)')
+    return rest
 
   return parse
 
 
+def _fail(message: str) -> typing.NoReturn:
+  """One line on standard error, exit status 2."""
+  print(f'error: {" ".join(message.split())}', file=sys.stderr)
+  sys.exit(2)
+
+
 def _help_of(config_type: type[Config]) -> str:
-  fields = dataclasses.fields(config_type)
-  what = [_flag_help(f) for f in fields if not f.metadata['runtime']]
-  how = [_flag_help(f) for f in fields if f.metadata['runtime']]
+  what, how = [], []
+  for f, hint in _fields(config_type):
+    (how if f.metadata['runtime'] else what).append(_flag_help(f, hint))
   return '\n'.join(
     ['Flags that say what is run (a resumed run must keep them):', *what]
     + ['\nFlags that say how (a resumed run may change them):', *how]
   )
 
 
-def _flag_help(f: dataclasses.Field) -> str:
-  flag = flags.FLAGS[f.name]
+def _flag_help(f: dataclasses.Field, hint: Any) -> str:
   text = f.metadata['help']
-  if getattr(flag.parser, 'enum_values', None):
-    text = f'{text} One of: {", ".join(flag.parser.enum_values)}.'
-  if isinstance(f.default, tuple):
+  kind = hint
+  if typing.get_origin(hint) is tuple:
+    kind = typing.get_args(hint)[0]
     text = f'{text} A comma list.'
-  indent = ' ' * 6
+  if typing.get_origin(kind) is Literal:
+    text = f'{text} One of: {", ".join(typing.get_args(kind))}.'
+  value = flags.FLAGS[f.name].value
+  given = '(unset)' if value is None else f'={value}'
+  if hint is bool:
+    given = f'={str(value).lower()}'
   body = textwrap.fill(
-    text, 78, initial_indent=indent, subsequent_indent=indent
+    text, 78, initial_indent=' ' * 6, subsequent_indent=' ' * 6
   )
-  return f'  --{f.name}={flag.value}\n{body}'
+  return f'  --{f.name}{given}\n{body}'
