@@ -43,7 +43,7 @@ class CompilationGuard:
   def __init__(self, step: int, *first: Any):
     """Takes the loop's first step and its (state, frozen, batch, key)."""
     self._first_step = step
-    self._first = _types(first)
+    self._first = [_type(leaf) for leaf in jax.tree.leaves(first)]
     self._shapes = {_shapes(first[2])}
 
   def compiled(self, step: int, *arguments: Any) -> None:
@@ -52,38 +52,51 @@ class CompilationGuard:
     if step == self._first_step or shapes not in self._shapes:
       self._shapes.add(shapes)
       return
-    now = _types(arguments)
-    changed = [
-      f'{name}: {self._first.get(name)} at first, {now[name]} now'
-      for name in now
-      if now[name] != self._first.get(name) and not name.startswith('batch')
-    ]
     warnings.warn(
       f'step {step} compiled again for a batch shape seen before'
-      + (f' ({"; ".join(changed[:4])})' if changed else '')
-      + '; keep shapes, dtypes, weak types and shardings of state, frozen and '
-      'key the same from step to step',
+      f'{self._changes(arguments)}; keep shapes, dtypes, weak types and '
+      'shardings of state, frozen and key the same from step to step',
       RuntimeWarning,
       stacklevel=3,
     )
 
+  def _changes(self, arguments: tuple) -> str:
+    """The leaves whose type is not that of the first step."""
+    names = ('state', 'frozen', 'batch', 'key')
+    leaves = jax.tree_util.tree_leaves_with_path(
+      dict(zip(names, arguments, strict=True))
+    )
+    now = {
+      jax.tree_util.keystr(path, simple=True, separator='/'): _type(leaf)
+      for path, leaf in sorted(leaves, key=lambda p: names.index(p[0][0].key))
+    }
+    if len(now) != len(self._first):
+      return f' ({len(now)} arrays as arguments, {len(self._first)} at first)'
+    changed = [
+      f'{name}: {_words(then)} at first, {_words(type_)} now'
+      for (name, type_), then in zip(now.items(), self._first, strict=True)
+      if type_ != then and not name.startswith('batch/')
+    ]
+    return f' ({"; ".join(changed[:4])})' if changed else ''
+
 
 def _shapes(batch: Any) -> tuple:
-  return tuple((x.shape, str(x.dtype)) for x in jax.tree.leaves(batch))
+  return tuple((x.shape, x.dtype) for x in jax.tree.leaves(batch))
 
 
-def _types(arguments: tuple) -> dict[str, str]:
-  names = ('state', 'frozen', 'batch', 'key')
-  tree = dict(zip(names, arguments, strict=True))
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): _type(leaf)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-  }
+def _type(leaf: Any) -> tuple:
+  """Dtype, shape, weakness and placement: what the cache of `jit` looks at."""
+  is_placed = isinstance(leaf, jax.Array) and leaf.committed
+  return (
+    leaf.dtype,
+    leaf.shape,
+    getattr(leaf, 'weak_type', False),
+    leaf.sharding if is_placed else None,
+  )
 
 
-def _type(leaf: Any) -> str:
-  if not isinstance(leaf, jax.Array):
-    return f'{type(leaf).__name__} {getattr(leaf, "dtype", "")}'
-  weak = ' weak' if leaf.weak_type else ''
-  where = f' on {leaf.sharding}' if leaf.committed else ''
-  return f'{leaf.dtype}{list(leaf.shape)}{weak}{where}'
+def _words(type_: tuple) -> str:
+  dtype, shape, is_weak, sharding = type_
+  weak = ' weak' if is_weak else ''
+  where = f' on {sharding}' if sharding is not None else ''
+  return f'{dtype}{list(shape)}{weak}{where}'

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+import numpy as np
+
 from alignment.training.checkpoints import Checkpoints
 from alignment.training.compilation import CompilationGuard, compilations
 from alignment.training.meter import Meter
@@ -71,7 +73,7 @@ def train(
     storage.StorageError: a checkpoint or a row could not be written.
   """
   state = _restored(state, batches, checkpoints)
-  start = int(state.step)
+  start = _step_of(state)
   if start > num_steps:
     raise ValueError(f'num_steps is {num_steps}, the state is at step {start}')
   if writer is not None and checkpoints is not None:
@@ -113,9 +115,14 @@ def train(
       break
   if checkpoints is not None:
     checkpoints.wait()
-  if int(state.step) < num_steps:
-    raise Preempted(int(state.step))
+  if _step_of(state) < num_steps:
+    raise Preempted(_step_of(state))
   return state
+
+
+def _step_of(state: TrainState) -> int:
+  """`state.step`, of a state stacked for `pmap_step` too; waits for it."""
+  return int(np.asarray(state.step).flat[0])
 
 
 def _restored(
