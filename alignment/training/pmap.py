@@ -16,7 +16,7 @@ from alignment.types import Array, Batch, Frozen, Objective, Step, TrainState
 def pmap_step(
   objective: Objective, optimizer: optax.GradientTransformation
 ) -> Step:
-  """The step of `make_step` over all local devices.
+  """The step of `make_step` over all devices of one process.
 
   `prepare` and `loss` see the whole batch, on every device alike, so that they
   may couple rows; each device runs `numbers` on its own rows and pulls back its
@@ -28,8 +28,10 @@ def pmap_step(
     `replicate` and donated, everything else as for one device.
 
   Raises:
-    ValueError: when called, rows that do not divide over the devices.
+    ValueError: several processes; when called, rows that do not divide.
   """
+  if jax.process_count() > 1:
+    raise ValueError('pmap_step serves one process; use jit_step over a mesh')
   count = jax.local_device_count()
 
   def one_device(state: TrainState, frozen: Frozen, rows: Batch, key: Array):

@@ -182,7 +182,7 @@ def update(
   metrics: Mapping[str, Any],
 ) -> tuple[TrainState, dict[str, Any]]:
   """Applies `grads` unless the loss or their norm is not finite."""
-  grad_norm = optax.global_norm(grads)
+  grad_norm = optax.tree.norm(grads)
   finite = jnp.isfinite(metrics['loss'].total) & jnp.isfinite(grad_norm)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   new = (optax.apply_updates(state.params, updates), opt_state, extra)
