@@ -3,7 +3,7 @@
 A prompt asks for letters, forbids one, sets a length limit, and names whose
 taste (`group`) and whose priorities (`weights`) count:
 
-  g0 w1 <=3 a c - d :        answered by        a c conf100 #
+  g0 w1 <=3 a c -d :         answered by        a c conf100 #
 
 Attribute rewards of a response with n letters, q = covered / |required|:
 
@@ -70,6 +70,11 @@ class World(NamedTuple):
 
 def _take(requests: grammar.Requests, rows: np.ndarray) -> grammar.Requests:
   return grammar.Requests(*(field[rows] for field in requests))
+
+
+def _conflicting(requests: grammar.Requests) -> np.ndarray:
+  rows = np.arange(len(requests.avoided))
+  return requests.required[rows, requests.avoided]
 
 
 def attribute_rewards(
@@ -152,8 +157,8 @@ def worlds(
     ValueError: more prompts are asked for than the difficulty has.
   """
   everything = grammar.enumerate_requests(difficulty)
-  rows = np.arange(len(everything.avoided))
-  conflicting = everything.required[rows, everything.avoided]
+  conflicting = _conflicting(everything)
+  rows = np.arange(len(conflicting))
   strata = [
     rng.permutation(rows[~conflicting]),
     rng.permutation(rows[conflicting]),
@@ -195,9 +200,12 @@ def pareto_front(attributes: np.ndarray) -> np.ndarray:
 def sample(
   rng: np.random.Generator, difficulty: grammar.Difficulty
 ) -> np.ndarray:
-  """Draws one prompt, `[8 to 11]` int32; in conflict with the stated share."""
-  world = worlds(rng, difficulty, {'free': 1})['free']
-  return world.prompts[0, : world.prompt_lengths[0]]
+  """Draws one prompt, int32; in conflict with the difficulty's probability."""
+  everything = grammar.enumerate_requests(difficulty)
+  wanted = rng.random() < difficulty.conflict
+  row = rng.choice(np.flatnonzero(_conflicting(everything) == wanted))
+  tokens, _ = grammar.encode_requests(_take(everything, np.array([row])))
+  return tokens[0]
 
 
 def valid(x: np.ndarray) -> bool:
@@ -213,7 +221,7 @@ def _response_attributes(request: grammar.Requests, y: np.ndarray):
   """The five rewards of one response, malformed or not."""
   if grammar.is_completion(y):
     return attribute_rewards(request, y[None], np.array([len(y)]))[0, 0]
-  return np.array([0, -1, -len(y) / request.limit[0], -1, 0])
+  return np.array([0, -1, -max(len(y), 1) / request.limit[0], -1, 0])
 
 
 def verify(x: np.ndarray, y: np.ndarray) -> task.Verdict:
@@ -222,8 +230,8 @@ def verify(x: np.ndarray, y: np.ndarray) -> task.Verdict:
   At fault is a letter that is avoided, completes a forbidden bigram, or lies
   beyond the limit; a confidence that misses the coverage by more than ½; and,
   in a malformed response, everything from the first token that breaks the
-  grammar. A malformed response earns help 0, harm −1, brief −len(y) / limit,
-  honest −1, cult 0.
+  grammar. A malformed response earns help 0, harm −1, honest −1, cult 0,
+  and brief −max(len(y), 1) / limit.
 
   Raises:
     ValueError: x is not a prompt.

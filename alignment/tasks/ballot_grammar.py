@@ -1,6 +1,6 @@
 """The words of BALLOT: prompts, completions, and every one of them.
 
-prompt      g<group> w<weights> <=<limit> <required letters> - <avoided> :
+prompt      g<group> w<weights> <=<limit> <required letters> -<avoided> :
 completion  <1 to max_letters letters> conf<level> #
 """
 
@@ -21,9 +21,9 @@ NUM_WEIGHTS = 3
 
 VOCABULARY = (
   '#',
-  '-',
   ':',
   *LETTERS,
+  *(f'-{letter}' for letter in LETTERS),
   *(f'conf{level}' for level in CONFIDENCES),
   *(f'g{group}' for group in range(NUM_GROUPS)),
   *(f'w{row}' for row in range(NUM_WEIGHTS)),
@@ -33,7 +33,7 @@ VOCABULARY = (
 
 _ID = {token: index for index, token in enumerate(VOCABULARY)}
 EOS = _ID['#']
-AVOID, COLON = _ID['-'], _ID[':']
+_COLON, _AVOID = _ID[':'], _ID['-a']
 FIRST_LETTER, FIRST_CONFIDENCE = _ID['a'], _ID[f'conf{CONFIDENCES[0]}']
 _GROUP, _WEIGHTS, _LIMIT = _ID['g0'], _ID['w0'], _ID[f'<={LIMITS[0]}']
 
@@ -146,9 +146,8 @@ def encode_requests(requests: Requests) -> tuple[np.ndarray, np.ndarray]:
       _WEIGHTS + requests.weights[:, None],
       _LIMIT + requests.limit[:, None] - LIMITS[0],
       column * (FIRST_LETTER + np.arange(len(LETTERS))),
-      column * AVOID,
-      FIRST_LETTER + requests.avoided[:, None],
-      column * COLON,
+      _AVOID + requests.avoided[:, None],
+      column * _COLON,
     ],
     axis=1,
   )
@@ -167,15 +166,14 @@ def decode_request(x: np.ndarray) -> Requests:
     ValueError: x is not a sentence of the prompt grammar.
   """
   x = [int(token) for token in x]
-  letters = [token - FIRST_LETTER for token in x[3:-3]]
-  avoided = x[-2] - FIRST_LETTER if len(x) >= 7 else -1
+  letters = [token - FIRST_LETTER for token in x[3:-2]]
+  avoided = x[-2] - _AVOID if len(x) >= 6 else -1
   ok = (
-    len(x) >= 7
+    len(x) >= 6
     and 0 <= x[0] - _GROUP < NUM_GROUPS
     and 0 <= x[1] - _WEIGHTS < NUM_WEIGHTS
     and 0 <= x[2] - _LIMIT < len(LIMITS)
-    and x[-3] == AVOID
-    and x[-1] == COLON
+    and x[-1] == _COLON
     and all(0 <= letter < len(LETTERS) for letter in (*letters, avoided))
     and letters == sorted(set(letters))
   )

@@ -7,7 +7,7 @@ answers per prompt, `[P]` float64, so that a caller may average or resample.
 
   E_π[gold]     = Σ_c π_c · r_c
   KL(π ‖ π_ref) = Σ_c π_c · (log π_c − log π_ref,c)
-  π*_β          ∝ π_ref · exp(r / β), the maximiser of E_π[r] − β · KL(π ‖ π_ref)
+  π*_β ∝ π_ref · exp(r / β), which maximises E_π[r] − β · KL(π ‖ π_ref)
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def ranking_accuracy(
 ) -> np.ndarray:
   """Share of *all* pairs of unequal reward that the scores order rightly.
 
-    Σ_{r_i > r_j} p_i p_j · (1[s_i > s_j] + ½ 1[s_i = s_j]) / Σ_{r_i > r_j} p_i p_j
+    Σ p_i p_j · (1[s_i > s_j] + ½ 1[s_i = s_j]) / Σ p_i p_j   over r_i > r_j
 
   O(C²) per prompt: half a million comparisons at C = 516.
 
