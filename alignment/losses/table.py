@@ -1,8 +1,13 @@
-"""The table of losses in the README, written from the docstrings."""
+"""The table of losses in the README, written from the docstrings.
+
+`python -m alignment.losses.table README.md` brings it up to date.
+"""
 
 from __future__ import annotations
 
 import inspect
+import pathlib
+import sys
 from collections.abc import Callable
 
 from alignment.losses.preference import (
@@ -11,6 +16,8 @@ from alignment.losses.preference import (
   aggregate_hyperparameters,
   hyperparameters,
 )
+
+_BEGIN, _END = '<!-- losses:begin -->', '<!-- losses:end -->'
 
 
 def loss_table() -> str:
@@ -52,3 +59,23 @@ def _row(name: str, function: Callable, defaults: dict) -> str:
     ' '.join(source.removeprefix('Source: ').split()).rstrip('.'),
   ]
   return '| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |'
+
+
+def rewrite(path: pathlib.Path) -> None:
+  """Puts the table between the marks `losses:begin` and `losses:end`.
+
+  Raises:
+    ValueError: the file lacks the marks.
+  """
+  text = path.read_text(encoding='utf-8')
+  before, begin, rest = text.partition(_BEGIN)
+  _, end, after = rest.partition(_END)
+  if not end:
+    raise ValueError(f'{path}: lacks the lines {_BEGIN} and {_END}')
+  path.write_text(
+    f'{before}{begin}\n{loss_table()}{end}{after}', encoding='utf-8'
+  )
+
+
+if __name__ == '__main__':
+  rewrite(pathlib.Path(sys.argv[1]))
