@@ -256,7 +256,16 @@ class Checkpoints:
     try:
       yield
     except Exception as error:  # Orbax raises whatever its layers raise.
+      self._clear_failed_save()
       raise storage.storage_error(self.directory, error) from error
+
+  def _clear_failed_save(self) -> None:
+    """Frees what a failed save wrote, and forgets its step."""
+    if jax.process_count() > 1:  # The others may not have failed.
+      return
+    with contextlib.suppress(Exception):  # The same failure again.
+      self._manager.close()
+    self._open()
 
 
 class _TargetMismatch(ValueError):
