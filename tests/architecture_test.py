@@ -26,6 +26,7 @@ FORBIDDEN = ('torch', 'tensorflow', 'pickle', 'dill', 'cloudpickle')
 SHARED_BY_EXPERIMENTS = ('common', 'report')
 ONLY_IN_MODELS = ('flax.linen', 'flax.nnx')
 MAX_LINES = 400
+SHARED = ('experiments.common', 'experiments.report')
 
 
 def modules(root: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -84,8 +85,8 @@ def _import_problems(name: str, target: str) -> Iterator[str]:
   here, there = package_of(name), package_of(target)
   if there and here and there != here and FLOORS[there] >= FLOORS[here]:
     yield f'{name} (floor {FLOORS[here]}) imports {target} ({FLOORS[there]})'
-  if here == there == 'experiments' and target != 'experiments':
-    if target.split('.')[1] not in SHARED_BY_EXPERIMENTS:
+  if here == there == 'experiments' and not name.startswith(SHARED):
+    if not target.startswith(SHARED) and target not in (name, 'experiments'):
       yield f'experiments never import each other: {target}'
   for module in FORBIDDEN:
     if target == module or target.startswith(f'{module}.'):

@@ -1,0 +1,148 @@
+"""Where losses meet: one seed's data, start and yardstick, shared by all."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
+
+from alignment.data import pipeline
+from alignment.data.layout import Group, fill_reference
+from alignment.models.model import Model
+from alignment.types import Batch, PyTree
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pairs:
+  """Preference pairs with the best labels known about them.
+
+  Attributes:
+    groups: n groups of two completions; `index` equals the position, `chosen`
+      is the best label known (the clean one where the truth is known).
+    observed_flip: `[n]` bool, the label at hand differs from the best known
+      (a crowd vote against the majority); noise is injected on top of it.
+    cluster: `[n]` int, what was split and is resampled: a debate, a prompt.
+    gold_margin: `[n]` float, gold reward of completion 0 minus that of 1;
+      NaN where unknown.
+    vote_share: `[n]` float in [0, 1], the share of trusted held-out votes for
+      completion 0, what a prediction is scored against (0 or 1 for one label).
+    vote_count: `[n]` float, how many votes that share is of.
+  """
+
+  groups: Sequence[Group]
+  observed_flip: np.ndarray
+  cluster: np.ndarray
+  gold_margin: np.ndarray
+  vote_share: np.ndarray
+  vote_count: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.groups)
+
+  @property
+  def first_is_better(self) -> np.ndarray:
+    """`[n]` bool, the best label known: completion 0 over completion 1."""
+    return np.array([g.chosen == 0 for g in self.groups], bool)
+
+  @property
+  def lengths(self) -> np.ndarray:
+    """`[n, 2]` predicted tokens of the completions."""
+    return np.array([[len(c) for c in g.completions] for g in self.groups])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measured:
+  """What the yardstick says of a policy.
+
+  Attributes:
+    summary: name -> number (`accuracy`, and `gold`, `kl`, … where exact).
+    correct: `[n_test]` the expected agreement with a held-out label, per pair.
+    curves: name -> list of numbers, for figures.
+  """
+
+  summary: Mapping[str, float]
+  correct: np.ndarray
+  curves: Mapping[str, list[float]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+  """Pairs, and what is needed to score them.
+
+  Attributes:
+    pairs: n pairs.
+    batches: every pair once, in order.
+    reference: `[n, 2]` Σ log π_ref of the completions, nats.
+  """
+
+  pairs: Pairs
+  batches: Sequence[Batch]
+  reference: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Arena:
+  """All that the contestants of one seed share.
+
+  Attributes:
+    seed: what was redrawn: data, noise, start, order.
+    model: the policy's pure functions.
+    start: params every contestant starts from; also the reference.
+    train, validation, test: disjoint in `pairs.cluster`.
+    order: training batches, one a step, with the best known labels.
+    floor: what the yardstick says of the start, ranked by its own logps.
+    yardstick: (params, margin) -> Measured, where margin is the contestant's
+      own score of the test pairs, `[n_test]`, completion 0 minus 1.
+  """
+
+  seed: int
+  model: Model
+  start: PyTree
+  train: Split
+  validation: Split
+  test: Split
+  order: Sequence[Batch]
+  floor: Mapping[str, float]
+  yardstick: Callable[[PyTree, np.ndarray], Measured]
+
+
+def training_order(
+  train: Split, *, seed: int, steps: int, batch_size: int, packing: str
+) -> list[Batch]:
+  """The batches of a run, reference included, laid out once for everybody.
+
+  Texts and references are put on the device; labels stay numpy, since every
+  contestant sees others.
+  """
+  batches = pipeline.batches(
+    train.pairs.groups, batch_size=batch_size, seed=seed, packing=packing
+  )
+  filled = [
+    fill_reference(batch, train.reference)
+    for batch in itertools.islice(batches, steps)
+  ]
+  return [
+    jax.device_put(batch.replace(examples=None)).replace(
+      examples=batch.examples
+    )
+    for batch in filled
+  ]
+
+
+def agreement(pairs: Pairs, margin: np.ndarray) -> np.ndarray:
+  """Expected agreement of a margin's sign with a held-out label, `[n]`.
+
+  Args:
+    pairs: n pairs with their `vote_share`.
+    margin: `[n]` score of completion 0 minus that of completion 1.
+
+  Returns:
+    `[n]` in [0, 1]; a margin of exactly 0 counts ½.
+  """
+  share = np.asarray(pairs.vote_share, float)
+  return np.where(
+    margin > 0, share, np.where(margin < 0, 1 - share, 0.5)
+  ).astype(float)

@@ -1,0 +1,362 @@
+"""The fair bake-off: same data, start, order and grid for every loss.
+
+A contestant is a loss with the flip rate it assumes. It is trained at every
+learning rate of the grid and scored at every stop; the pair (learning rate,
+stop) is selected on *noisy* validation pairs by the best-temperature negative
+log-likelihood, a criterion that no loss owns and that needs no clean label.
+Clean labels are only ever used to report.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alignment.data.layout import relabel
+from alignment.losses.preference import (
+  METHODS,
+  aggregate_hyperparameters,
+  hyperparameters,
+  reads,
+)
+from alignment.metrics.preference import (
+  accuracy,
+  best_temperature_nll,
+  flipped_fit_share,
+)
+from alignment.protocols.arena import Arena, Measured, Split
+from alignment.roles.learner import preference_objective
+from alignment.roles.scoring import completion_logps, preference_margin
+from alignment.training.loop import train
+from alignment.training.mesh import jit_step
+from alignment.training.optimizer import make_optimizer, set_learning_rate
+from alignment.training.step import init_state, make_step
+from alignment.training.writers import Writer
+from alignment.types import Batch, Frozen, PyTree, TrainState
+
+OPTIMIZER = make_optimizer(max_grad_norm=1.0)
+"""AdamW at a constant rate: a stop is a run of that many steps."""
+
+
+class Contestant(NamedTuple):
+  """A loss, what it assumes, and its hyperparameters.
+
+  Attributes:
+    loss: key of `METHODS`.
+    assumed: the flip rate the loss assumes; None where it takes none.
+    aggregate: key of `AGGREGATES`.
+    hyper: (name, value) pairs (`beta`, …), all traced.
+  """
+
+  loss: str
+  assumed: float | None = None
+  aggregate: str = 'mean'
+  hyper: tuple[tuple[str, float], ...] = ()
+
+  @property
+  def name(self) -> str:
+    assumed = '' if self.assumed is None else f'@{self.assumed:g}'
+    aggregate = '' if self.aggregate == 'mean' else f'+{self.aggregate}'
+    return f'{self.loss}{aggregate}{assumed}'
+
+
+class Grid(NamedTuple):
+  """The tuning budget, the same for every contestant.
+
+  Attributes:
+    learning_rates: peak rates; the first is the fixed setting's.
+    stops: steps at which a run is scored, increasing; the last is the fixed
+      setting's.
+  """
+
+  learning_rates: tuple[float, ...]
+  stops: tuple[int, ...]
+
+
+class Labels(NamedTuple):
+  """The labels of one arena at one flip rate.
+
+  Attributes:
+    train_flipped: `[n_train]` bool, differs from the best known label.
+    validation_flipped: `[n_validation]` bool.
+    train_weight: `[n_train]` ≥ 0; 0 leaves a pair out.
+  """
+
+  train_flipped: np.ndarray
+  validation_flipped: np.ndarray
+  train_weight: np.ndarray
+
+
+class Stop(NamedTuple):
+  """What is known of a policy at a point of the grid.
+
+  Attributes:
+    learning_rate, step: the point.
+    noisy_nll: nats per validation pair at the best temperature, noisy labels:
+      what selects.
+    clean_accuracy: agreement with the best known validation labels; reported,
+      never used to select.
+    fitted: share of the flipped training pairs ranked as they are (wrongly)
+      labelled; NaN without flips.
+  """
+
+  learning_rate: float
+  step: int
+  noisy_nll: float
+  clean_accuracy: float
+  fitted: float
+
+
+class Outcome(NamedTuple):
+  """What a contestant came to in one arena.
+
+  Attributes:
+    curve: every point of the grid, in the order trained.
+    selected: the point with the lowest noisy_nll, and what it measures.
+    fixed: the first learning rate at the last stop: trained to fit.
+    oracle: the point with the highest clean_accuracy: what noisy selection
+      gave away.
+  """
+
+  curve: list[Stop]
+  selected: tuple[Stop, Measured]
+  fixed: tuple[Stop, Measured]
+  oracle: tuple[Stop, Measured]
+
+
+def tune(
+  contestant: Contestant,
+  arena: Arena,
+  labels: Labels,
+  grid: Grid,
+  *,
+  mesh: Any = None,
+  writer: Writer | None = None,
+  log_interval: int = 0,
+  should_stop: Callable[[int], bool] = lambda step: False,
+) -> Outcome:
+  """Trains a contestant over the grid and measures what it would have chosen.
+
+  Args:
+    contestant: the loss.
+    arena: the data, start and yardstick of one seed.
+    labels: of the training and validation pairs.
+    grid: the tuning budget.
+    mesh: of the devices; None is one device.
+    writer: of training metrics, every `log_interval` steps.
+    log_interval: steps; 0 writes none.
+    should_stop: asked after every step; True raises `Preempted`.
+  """
+  step = compiled_step(arena.model, contestant.loss, contestant.aggregate, mesh)
+  order = labelled_order(contestant, arena, labels)
+  curve, kept = [], {}
+  for rate in grid.learning_rates:
+    state = _fresh(arena.start, rate)
+    for last in grid.stops:
+      state = train(
+        step,
+        state,
+        _frozen(contestant),
+        order[int(state.step) :],
+        num_steps=last,
+        key=jax.random.key(arena.seed),
+        writer=writer,
+        log_interval=log_interval,
+        should_stop=should_stop,
+      )
+      stop = Stop(rate, last, *_scores(contestant, arena, labels, state.params))
+      curve.append(stop)
+      for role in _better(stop, kept, grid):
+        kept[role] = stop, jax.tree.map(jnp.copy, state.params)
+  measured = {
+    stop: (stop, _measure(contestant, arena, params))
+    for stop, params in {s: p for s, p in kept.values()}.items()
+  }
+  return Outcome(curve, **{role: measured[s] for role, (s, _) in kept.items()})
+
+
+def row_of(outcome: Outcome, *, with_pairs: bool) -> dict[str, Any]:
+  """An outcome as JSON values; NaN becomes None.
+
+  Args:
+    outcome: of `tune`.
+    with_pairs: keep the agreement of every test pair, for intervals over
+      clusters of them.
+  """
+
+  def known(stop: Stop) -> dict[str, Any]:
+    row = stop._asdict()
+    return row | {'fitted': None if math.isnan(stop.fitted) else stop.fitted}
+
+  def measured(stop: Stop, measure: Measured) -> dict[str, Any]:
+    row = {'stop': known(stop), 'summary': dict(measure.summary)}
+    row['curves'] = dict(measure.curves)
+    if with_pairs:
+      row['correct'] = np.round(measure.correct, 6).tolist()
+    return row
+
+  row = {'curve': [known(stop) for stop in outcome.curve]}
+  for role in ('selected', 'fixed', 'oracle'):
+    row[role] = measured(*getattr(outcome, role))
+  return row
+
+
+def opening_loss(
+  contestant: Contestant, arena: Arena, mesh: Any = None
+) -> tuple[float, float]:
+  """The loss before the first update, and what it must be.
+
+  A policy equal to its reference has u = v = 0 on every pair, so the loss is
+  the method's value there (ln 2 for a logistic link). Compiles the step.
+
+  Returns:
+    (measured, exact); exact is NaN for methods without a reference.
+
+  Raises:
+    ValueError: the two differ by more than 1e-5 relative.
+  """
+  step = compiled_step(arena.model, contestant.loss, contestant.aggregate, mesh)
+  batch = relabel(
+    arena.order[0],
+    label_smoothing=np.full(len(arena.train.pairs), contestant.assumed or 0.0),
+  )
+  state = _fresh(arena.start, 1e-3)
+  _, metrics = step(
+    state, _frozen(contestant), batch, jax.random.key(arena.seed)
+  )
+  measured = float(metrics['loss'].mean())
+  exact = value_at_zero(contestant)
+  close = math.isclose(measured, exact, rel_tol=1e-5, abs_tol=1e-8)
+  if not math.isnan(exact) and not close:
+    raise ValueError(
+      f'{contestant.name}: the loss before the first update is {measured}, '
+      f'it must be {exact}: policy and reference differ, or a label leaks'
+    )
+  return measured, exact
+
+
+@functools.cache
+def compiled_step(model, loss: str, aggregate: str, mesh: Any = None):
+  """One compiled step per loss: rates, β and assumed flip rates are traced."""
+  objective = preference_objective(model, loss, aggregate=aggregate)
+  return jit_step(make_step(objective, OPTIMIZER), mesh)
+
+
+def takes(loss: str, aggregate: str = 'mean') -> list[str]:
+  """The numbers a contestant may be given, besides the rate it assumes."""
+  known = {**hyperparameters(loss), **aggregate_hyperparameters(aggregate)}
+  return [
+    name
+    for name, default in known.items()
+    if name != 'label_smoothing' and not isinstance(default, str)
+  ]
+
+
+def takes_rate(loss: str) -> bool:
+  """Whether a loss assumes a flip rate."""
+  return 'label_smoothing' in hyperparameters(loss)
+
+
+def value_at_zero(contestant: Contestant) -> float:
+  """The loss of a pair with u = v = 0; NaN for methods without a reference."""
+  arguments = reads(contestant.loss)
+  if 'reference_chosen_logps' not in arguments:
+    return math.nan
+  values = {
+    'chosen_lengths': 1.0,
+    'rejected_lengths': 1.0,
+    'label_smoothing': contestant.assumed or 0.0,
+    'label_prob': 1.0,
+  }
+  given = {k: jnp.full(1, v) for k, v in values.items() if k in arguments}
+  zero = jnp.zeros(1)
+  loss = METHODS[contestant.loss](
+    zero, zero, zero, zero, **given, **dict(contestant.hyper)
+  )
+  return float(loss[0])
+
+
+def labelled_order(
+  contestant: Contestant, arena: Arena, labels: Labels
+) -> list[Batch]:
+  """The arena's training batches as this contestant sees them."""
+  assumed = np.full(len(labels.train_flipped), contestant.assumed or 0.0)
+  return [
+    relabel(
+      batch,
+      is_flipped=labels.train_flipped,
+      weight=labels.train_weight,
+      label_smoothing=assumed,
+    )
+    for batch in arena.order
+  ]
+
+
+def margins(contestant: Contestant, arena: Arena, split: Split, params: PyTree):
+  """`[n]`, completion 0 over completion 1 in the contestant's own score."""
+  logps = completion_logps(arena.model, params, split.batches)
+  return preference_margin(
+    contestant.loss,
+    logps,
+    split.reference,
+    split.pairs.lengths,
+    dict(contestant.hyper),
+  )
+
+
+def _scores(contestant, arena, labels, params) -> tuple[float, float, float]:
+  """noisy_nll, clean_accuracy and fitted of a `Stop`."""
+  pairs = arena.validation.pairs
+  clean = np.where(pairs.first_is_better, 1.0, -1.0)
+  noisy = np.where(labels.validation_flipped, -clean, clean)
+  margin = margins(contestant, arena, arena.validation, params)
+  fitted = math.nan
+  if labels.train_flipped.any():
+    train_clean = np.where(arena.train.pairs.first_is_better, 1.0, -1.0)
+    as_labelled = np.where(labels.train_flipped, -train_clean, train_clean)
+    fitted = flipped_fit_share(
+      as_labelled * margins(contestant, arena, arena.train, params),
+      labels.train_flipped,
+    )
+  return (
+    float(best_temperature_nll(noisy * margin).nll),
+    float(accuracy(clean * margin)),
+    float(fitted),
+  )
+
+
+def _better(stop: Stop, kept: dict, grid: Grid) -> Iterator[str]:
+  """The roles of an `Outcome` that a new point of the grid takes over."""
+  if 'selected' not in kept or stop.noisy_nll < kept['selected'][0].noisy_nll:
+    yield 'selected'
+  if (
+    'oracle' not in kept
+    or stop.clean_accuracy > kept['oracle'][0].clean_accuracy
+  ):
+    yield 'oracle'
+  if (stop.learning_rate, stop.step) == (
+    grid.learning_rates[0],
+    grid.stops[-1],
+  ):
+    yield 'fixed'
+
+
+def _measure(contestant: Contestant, arena: Arena, params: PyTree) -> Measured:
+  return arena.yardstick(params, margins(contestant, arena, arena.test, params))
+
+
+def _frozen(contestant: Contestant) -> Frozen:
+  return Frozen(hyper={k: jnp.float32(v) for k, v in contestant.hyper})
+
+
+def _fresh(params: PyTree, learning_rate: float) -> TrainState:
+  state = init_state(params, OPTIMIZER)
+  return state.replace(
+    opt_state=set_learning_rate(state.opt_state, learning_rate)
+  )

@@ -1,0 +1,290 @@
+"""The embedded arena: BALLOT, where every expectation is carried out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from alignment.data import pipeline
+from alignment.data.layout import Group
+from alignment.models.model import Model
+from alignment.protocols.arena import (
+  Arena,
+  Measured,
+  Pairs,
+  Split,
+  agreement,
+  training_order,
+)
+from alignment.protocols.supervised import fine_tune
+from alignment.roles.scoring import completion_logps
+from alignment.tasks import ballot, exact, preferences
+from alignment.tasks.ballot_grammar import DIFFICULTIES
+from alignment.training.writers import Writer
+from alignment.types import PyTree
+
+BETAS = tuple(np.geomspace(0.02, 20.0, 25))
+"""Where the exact curve of π*_β is drawn."""
+TILTS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+"""Exponents t of π_ref · (π / π_ref)^t: the policies that the same learned
+log-ratios give at β / t, so that losses can be compared at equal KL."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BallotSizes:
+  """How large the arena is.
+
+  Attributes:
+    difficulty: key of DIFFICULTIES.
+    num_prompts: training prompts.
+    num_pairs: training pairs.
+    num_validation_prompts, num_validation: their prompts and pairs.
+    num_test_prompts, num_test: prompts enumerated exactly, and their pairs.
+    num_demonstrations: for the supervised start.
+    inverse_temperature, uniform: the demonstrator, see `behaviour`.
+    sft_steps, sft_learning_rate: the supervised start.
+    steps, batch_size: preference steps, and pairs in each.
+    preference: key of PREFERENCES.
+    temperature: of Bradley-Terry labels, in units of the reward.
+    packing: key of PACKINGS.
+  """
+
+  difficulty: str
+  num_prompts: int = 256
+  num_pairs: int
+  num_validation_prompts: int = 64
+  num_validation: int
+  num_test_prompts: int = 32
+  num_test: int = 1000
+  num_demonstrations: int = 4096
+  inverse_temperature: float = 2.0
+  uniform: float = 0.2
+  sft_steps: int
+  sft_learning_rate: float
+  steps: int
+  batch_size: int
+  preference: str
+  temperature: float = 1.0
+  packing: str
+
+
+def ballot_arena(
+  seed: int,
+  model: Model,
+  sizes: BallotSizes,
+  *,
+  beta: float,
+  writer: Writer | None = None,
+  should_stop: Callable[[int], bool] = lambda step: False,
+) -> Arena:
+  """Redraws everything from `seed`: prompts, demonstrations, start, pairs.
+
+  The pairs are on-policy: both completions are drawn from the supervised start,
+  whose distribution over all completions is known.
+
+  Args:
+    seed: one number, one arena.
+    model: over BALLOT's vocabulary.
+    sizes: see above.
+    beta: of the optimum π*_β that `gold` is scaled by under Bradley-Terry
+      labels; under argmax labels DPO has no finite optimum and the scale's end
+      is the best completion.
+    writer: of the supervised start's metrics.
+    should_stop: asked by its loop.
+  """
+  streams = np.random.SeedSequence([seed, 0xBA110]).spawn(3)
+  world_rng, demo_rng, pair_rng = map(np.random.default_rng, streams)
+  worlds = ballot.worlds(
+    world_rng,
+    DIFFICULTIES[sizes.difficulty],
+    {
+      'train': sizes.num_prompts,
+      'validation': sizes.num_validation_prompts,
+      'test': sizes.num_test_prompts,
+    },
+  )
+  start = fine_tune(
+    model,
+    _demonstrations(worlds['train'], sizes, demo_rng),
+    steps=sizes.sft_steps,
+    batch_size=4 * sizes.batch_size,
+    learning_rate=sizes.sft_learning_rate,
+    seed=seed,
+    writer=writer,
+    should_stop=should_stop,
+  )
+  counts = {
+    'train': sizes.num_pairs,
+    'validation': sizes.num_validation,
+    'test': sizes.num_test,
+  }
+  splits, tables = {}, {}
+  for name, world in worlds.items():
+    score = enumerator(model, world)
+    tables[name] = score(start)
+    splits[name] = _split(world, tables[name], counts[name], sizes, pair_rng)
+  yardstick = _yardstick(
+    model, worlds['test'], tables['test'], splits['test'].pairs, sizes, beta
+  )
+  return Arena(
+    seed=seed,
+    model=model,
+    start=start,
+    **splits,
+    order=training_order(
+      splits['train'],
+      seed=seed,
+      steps=sizes.steps,
+      batch_size=sizes.batch_size,
+      packing=sizes.packing,
+    ),
+    floor=yardstick(start, -np.diff(splits['test'].reference)[:, 0]).summary,
+    yardstick=yardstick,
+  )
+
+
+def enumerator(
+  model: Model, world: ballot.World, *, per_tree: int = 12
+) -> Callable[[PyTree], np.ndarray]:
+  """Scores every completion of every prompt: params -> `[P, C]` logps, nats.
+
+  Args:
+    model: the policy.
+    world: its prompts and completions.
+    per_tree: completions that share one computation of their prompt.
+  """
+  num_completions = len(world.lengths)
+  groups = []
+  for prompt in range(len(world.prompts)):
+    for first in range(0, num_completions, per_tree):
+      members = range(first, min(first + per_tree, num_completions))
+      groups.append(
+        Group(
+          prompt=_prompt(world, prompt),
+          completions=tuple(_completion(world, c) for c in members),
+          index=len(groups),
+          rejected=0,
+        )
+      )
+  batches = pipeline.evaluation_batches(groups, batch_size=516)
+  shape = (len(world.prompts), -1)
+
+  def logps(params: PyTree) -> np.ndarray:
+    table = completion_logps(model, params, batches)
+    flat = table.reshape(shape)
+    return flat[:, :num_completions]
+
+  return logps
+
+
+def _demonstrations(world, sizes, rng) -> list[Group]:
+  probs = preferences.behaviour(
+    world.rewards,
+    inverse_temperature=sizes.inverse_temperature,
+    uniform=sizes.uniform,
+  )
+  drawn = preferences.demonstrations(probs, sizes.num_demonstrations, rng)
+  return [
+    Group(_prompt(world, p), (_completion(world, c),), index, rejected=0)
+    for index, (p, c) in enumerate(zip(*drawn, strict=True))
+  ]
+
+
+def _split(world, logps, num_pairs, sizes, rng) -> Split:
+  policy = np.exp(exact.renormalise(logps)[0])
+  pairs = preferences.preference_pairs(
+    world.rewards,
+    policy,
+    num_pairs,
+    rng,
+    preference=sizes.preference,
+    temperature=sizes.temperature,
+  )
+  chosen = np.where(pairs.label, 0, 1)
+  completions = np.stack([pairs.first, pairs.second], axis=1)
+  groups = [
+    Group(
+      prompt=_prompt(world, prompt),
+      completions=tuple(_completion(world, c) for c in both),
+      index=index,
+      chosen=int(label),
+      rejected=1 - int(label),
+    )
+    for index, (prompt, both, label) in enumerate(
+      zip(pairs.prompt, completions, chosen, strict=True)
+    )
+  ]
+  return Split(
+    Pairs(
+      groups=groups,
+      observed_flip=np.zeros(num_pairs, bool),
+      cluster=pairs.prompt,
+      gold_margin=pairs.margin,
+      vote_share=(pairs.margin > 0).astype(float),
+      vote_count=np.ones(num_pairs),
+    ),
+    pipeline.evaluation_batches(groups, batch_size=500),
+    logps[pairs.prompt[:, None], completions],
+  )
+
+
+def _yardstick(
+  model, world, start_logps, pairs, sizes, beta
+) -> Callable[[PyTree, np.ndarray], Measured]:
+  """Exact expectations of a policy over the test prompts."""
+  score = enumerator(model, world)
+  reference = exact.renormalise(start_logps)[0]
+  floor = exact.expected_reward(reference, world.rewards).mean()
+  if sizes.preference == 'bt':
+    # What DPO with this beta converges to on clean Bradley-Terry labels.
+    optimum = exact.optimal_logps(
+      reference, world.rewards, beta * sizes.temperature
+    )
+    ceiling = exact.expected_reward(optimum, world.rewards).mean()
+  else:
+    optimum, ceiling = None, world.rewards.max(axis=1).mean()
+  best = exact.optimal_curve(reference, world.rewards, BETAS)
+
+  def scaled(gold: np.ndarray) -> list[float]:
+    return ((gold - floor) / (ceiling - floor)).tolist()
+
+  def measure(params: PyTree, margin: np.ndarray) -> Measured:
+    policy, mass = exact.renormalise(score(params))
+    correct = agreement(pairs, margin)
+    tilted = [
+      exact.renormalise(reference + tilt * (policy - reference))[0]
+      for tilt in TILTS
+    ]
+    gold = np.array(
+      [exact.expected_reward(t, world.rewards).mean() for t in tilted]
+    )
+    divergence = [float(exact.kl(t, reference).mean()) for t in tilted]
+    here = TILTS.index(1.0)
+    summary = {
+      'accuracy': float(correct.mean()),
+      'gold': scaled(gold)[here],
+      'gold_raw': float(gold[here]),
+      'kl': divergence[here],
+      'mass': float(mass.mean()),
+    }
+    if optimum is not None:
+      summary['kl_from_optimum'] = float(exact.kl(optimum, policy).mean())
+    curves = {
+      'kl': divergence,
+      'gold': scaled(gold),
+      'optimum_kl': best.kl.mean(axis=1).tolist(),
+      'optimum_gold': scaled(best.gold.mean(axis=1)),
+    }
+    return Measured(summary, correct, curves)
+
+  return measure
+
+
+def _prompt(world: ballot.World, prompt: int) -> np.ndarray:
+  return world.prompts[prompt, : world.prompt_lengths[prompt]]
+
+
+def _completion(world: ballot.World, completion: int) -> np.ndarray:
+  return world.completions[completion, : world.lengths[completion]]

@@ -1,0 +1,152 @@
+"""What is trained at each flip rate: contestants, controls, their labels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from alignment.noise.corruption import corrupt
+from alignment.protocols.arena import Arena, Pairs
+from alignment.protocols.bakeoff import Contestant, Grid, Labels
+
+AT_ZERO = {'cdpo': 'dpo', 'rdpo': 'dpo', 'forward': 'dpo', 'ripo': 'ipo'}
+"""Corrections that assume a flip rate of 0 are their uncorrected loss."""
+
+LEAK_RATE = 0.5
+"""At this flip rate labels say nothing: training on them and on their
+complement must, on average, teach nothing."""
+
+
+class Job(NamedTuple):
+  """One contestant to be tuned in one arena.
+
+  Attributes:
+    flip_rate: injected.
+    role: `contestant`, or a control: `clean` (best known labels), `unflipped`
+      (flipped pairs left out), `leak`, `leak complement`.
+    contestant: what is trained.
+    labels: on which labels.
+    grid: with which tuning budget.
+  """
+
+  flip_rate: float
+  role: str
+  contestant: Contestant
+  labels: Labels
+  grid: Grid
+
+  @property
+  def name(self) -> str:
+    """What the tables call it."""
+    if self.role == 'contestant':
+      return self.contestant.name
+    return f'{self.contestant.name} ({self.role})'
+
+
+def jobs_of(
+  arena: Arena,
+  contestants: Mapping[float, Sequence[Contestant]],
+  baseline: Contestant,
+  grid: Grid,
+  noise: str,
+  noise_hyper: Mapping[str, Any] = MappingProxyType({}),
+) -> Iterator[Job]:
+  """Everything one seed trains: each flip rate's contestants and the controls.
+
+  Args:
+    arena: of the seed.
+    contestants: flip rate -> who competes there.
+    baseline: whose controls are trained.
+    grid: everybody's tuning budget.
+    noise: key of `NOISE`.
+    noise_hyper: its hyperparameters besides the rate.
+  """
+  for flip_rate, competing in contestants.items():
+    labels = noisy_labels(arena, noise, flip_rate, noise_hyper)
+    for contestant in competing:
+      yield Job(flip_rate, 'contestant', contestant, labels, grid)
+    if labels.train_flipped.any():
+      alone = labels._replace(
+        train_weight=(~labels.train_flipped).astype(float)
+      )
+      yield Job(flip_rate, 'unflipped', baseline, alone, grid)
+      yield Job(flip_rate, 'clean', baseline, best_labels(arena), grid)
+  fixed = Grid(grid.learning_rates[:1], grid.stops[-1:])
+  coin = noisy_labels(arena, 'exact_count', LEAK_RATE, {})
+  yield Job(LEAK_RATE, 'leak', baseline, coin, fixed)
+  yield Job(LEAK_RATE, 'leak complement', baseline, complement(coin), fixed)
+
+
+def cell(seed: int, job: Job, row: Mapping[str, Any]) -> dict[str, Any]:
+  """What a job came to, as the tables read it."""
+  return {
+    'seed': seed,
+    'flip_rate': job.flip_rate,
+    'role': job.role,
+    'name': job.name,
+    'loss': job.contestant.loss,
+    'assumed': job.contestant.assumed,
+    **row,
+  }
+
+
+def noisy_labels(
+  arena: Arena, noise: str, flip_rate: float, hyper: Mapping[str, Any]
+) -> Labels:
+  """Injects noise on top of the labels at hand, training and validation."""
+  key = jax.random.fold_in(jax.random.key(arena.seed), 0x11)
+  parts = []
+  for stream, pairs in enumerate((arena.train.pairs, arena.validation.pairs)):
+    at_hand = pairs.first_is_better ^ pairs.observed_flip
+    noisy = corrupt(
+      noise,
+      jax.random.fold_in(key, stream),
+      at_hand,
+      _what_is_known(pairs),
+      flip_rate=flip_rate,
+      **hyper,
+    )
+    parts.append(noisy.label != pairs.first_is_better)
+  return Labels(*parts, np.ones(len(parts[0])))
+
+
+def best_labels(arena: Arena) -> Labels:
+  """The best labels known: the truth, or the majority of the votes."""
+  n, m = len(arena.train.pairs), len(arena.validation.pairs)
+  return Labels(np.zeros(n, bool), np.zeros(m, bool), np.ones(n))
+
+
+def complement(labels: Labels) -> Labels:
+  """Every label swapped."""
+  return labels._replace(
+    train_flipped=~labels.train_flipped,
+    validation_flipped=~labels.validation_flipped,
+  )
+
+
+def fingerprint(seed: int, job: Job) -> str:
+  """Equal for jobs that train and select the very same thing."""
+  contestant = job.contestant
+  if contestant.assumed == 0 and contestant.loss in AT_ZERO:
+    contestant = contestant._replace(
+      loss=AT_ZERO[contestant.loss], assumed=None
+    )
+  digest = hashlib.sha256(repr((seed, contestant, job.grid)).encode())
+  for array in job.labels:
+    digest.update(np.ascontiguousarray(array).tobytes())
+  return digest.hexdigest()
+
+
+def _what_is_known(pairs: Pairs) -> dict[str, np.ndarray | None]:
+  margin = pairs.gold_margin
+  return {
+    'index': np.arange(len(pairs)),
+    'margin': None if np.isnan(margin).any() else margin,
+    'lengths': pairs.lengths,
+    'annotator_id': np.array([g.annotator_id for g in pairs.groups]),
+  }
