@@ -77,7 +77,7 @@ def test_throughput_leaves_out_compilation_and_callbacks():
     threading.Event().wait(1.0)
 
   train(
-    jax.jit(lambda *a: toy_step(*a)),
+    _own(),
     fresh(),
     Frozen(),
     batches,
@@ -176,8 +176,13 @@ def test_without_a_writer_no_metric_is_read_until_the_end():
   assert log[:9] == [('dispatch', i) for i in range(1, 10)]
 
 
+def _own(**options):
+  """A compiled step with a cache that no other test shares."""
+  return jax.jit(lambda *arguments: toy_step(*arguments), **options)
+
+
 def test_nothing_compiles_in_the_loop():
-  step = jax.jit(toy_step, donate_argnums=0)
+  step = _own(donate_argnums=0)
   train(step, fresh(), Frozen(), batches, num_steps=30, key=KEY)
   assert step._cache_size() == 1
 
@@ -201,7 +206,7 @@ def test_a_new_batch_shape_may_compile_once():
     for i, batch in enumerate(batches(start), start):
       yield batch if i % 2 else batch[:2]
 
-  step = jax.jit(toy_step)
+  step = _own()
   train(step, fresh(), Frozen(), growing, num_steps=6, key=KEY)
   assert step._cache_size() == 2
 
