@@ -35,8 +35,7 @@ def make_optimizer(
   the rate in force, and spares norms, biases and other one-dimensional arrays.
 
   Args:
-    name: `adamw`, or `sgd` (which ignores no argument: b1, b2 and eps are
-      Adam's, `momentum` is SGD's).
+    name: `adamw` (with b1, b2, eps) or `sgd` (with momentum).
     learning_rate: > 0, the peak.
     schedule: shape after warm-up, see `multiplier`.
     warmup_steps: ≥ 0.
@@ -47,7 +46,7 @@ def make_optimizer(
     b1: in [0, 1).
     b2: in [0, 1).
     eps: > 0.
-    momentum: in [0, 1).
+    momentum: in [0, 1); 0 unless `sgd`.
 
   Raises:
     ValueError: a value outside its range.
@@ -55,18 +54,9 @@ def make_optimizer(
   Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization",
   arXiv:1711.05101.
   """
-  if name not in ('adamw', 'sgd'):
-    raise ValueError(f"name must be 'adamw' or 'sgd', got {name!r}")
-  for what, value in (('learning_rate', learning_rate), ('eps', eps)):
-    if not value > 0:
-      raise ValueError(f'{what} must be > 0, got {value!r}')
-  for what, value in (('b1', b1), ('b2', b2), ('momentum', momentum)):
-    if not 0 <= value < 1:
-      raise ValueError(f'{what} must be in [0, 1), got {value!r}')
-  if weight_decay < 0:
-    raise ValueError(f'weight_decay must be ≥ 0, got {weight_decay!r}')
-  if max_grad_norm is not None and not max_grad_norm > 0:
-    raise ValueError(f'max_grad_norm must be > 0, got {max_grad_norm!r}')
+  _check(
+    name, learning_rate, max_grad_norm, weight_decay, b1, b2, eps, momentum
+  )
   if name == 'adamw':
     adapt = [optax.scale_by_adam(b1, b2, eps)]
   else:
@@ -161,3 +151,22 @@ def decays(params: PyTree) -> PyTree:
     return leaf.ndim > 1 and not any(n.endswith(spared) for n in names)
 
   return jax.tree_util.tree_map_with_path(decay, params)
+
+
+def _check(
+  name, learning_rate, max_grad_norm, weight_decay, b1, b2, eps, momentum
+) -> None:
+  if name not in ('adamw', 'sgd'):
+    raise ValueError(f"name must be 'adamw' or 'sgd', got {name!r}")
+  for what, value in (('learning_rate', learning_rate), ('eps', eps)):
+    if not value > 0:
+      raise ValueError(f'{what} must be > 0, got {value!r}')
+  for what, value in (('b1', b1), ('b2', b2), ('momentum', momentum)):
+    if not 0 <= value < 1:
+      raise ValueError(f'{what} must be in [0, 1), got {value!r}')
+  if momentum and name != 'sgd':
+    raise ValueError(f"momentum must be 0 unless 'sgd', got {momentum!r}")
+  if weight_decay < 0:
+    raise ValueError(f'weight_decay must be ≥ 0, got {weight_decay!r}')
+  if max_grad_norm is not None and not max_grad_norm > 0:
+    raise ValueError(f'max_grad_norm must be > 0, got {max_grad_norm!r}')

@@ -107,6 +107,23 @@ def test_coupled_aggregates_say_so(aggregate):
   assert np.abs(others).max() > 1e-6
 
 
+def test_packings_give_the_same_gradient():
+  groups = pairs(9)
+  objective = preference_objective(MODEL, 'ipo', nll_coefficient=0.3)
+  found = []
+  for packing in ('padded', 'shared', 'packed'):
+    batch = batch_of(groups, 1, packing)
+
+    def loss(params, batch=batch):
+      return value(objective, objective.numbers(params, batch, KEY), batch)
+
+    result, grads = jax.jit(jax.value_and_grad(loss))(PARAMS)
+    found.append(np.append(flat(grads), result))
+  size = np.linalg.norm(found[0])
+  np.testing.assert_allclose(found[1], found[0], rtol=0, atol=1e-6 * size)
+  np.testing.assert_allclose(found[2], found[0], rtol=0, atol=1e-6 * size)
+
+
 def numpy_dpo(batch, logps, beta):
   """Per-pair DPO losses in float64, by row, in example order."""
   ratio = np.asarray(logps, float) - batch.completions.reference_logps

@@ -141,6 +141,7 @@ def test_a_new_rate_keeps_structure_and_types():
     {'weight_decay': -0.1},
     {'b1': 1.0},
     {'momentum': -0.1},
+    {'momentum': 0.9, 'name': 'adamw'},
     {'eps': 0.0},
   ],
 )
