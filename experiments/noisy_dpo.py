@@ -27,10 +27,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -43,10 +42,17 @@ from alignment.models.hashed import HashedConfig
 from alignment.protocols import bakeoff, ledger, rounds
 from alignment.protocols.arena import Arena, agreement
 from alignment.protocols.ballot_arena import BallotSizes, ballot_arena
+from alignment.protocols.contestants import (
+  Contestant,
+  contestants_at,
+  parse_hyper,
+  takes_rate,
+)
 from alignment.protocols.records_arena import RecordSizes, records_arena
 from alignment.protocols.standings import Units
 from alignment.tasks.ballot_grammar import VOCABULARY
-from alignment.training import rundir, storage, writers
+from alignment.training import rundir, writers
+from alignment.training.mesh import make_mesh, row_shards
 from alignment.training.preemption import preemption
 from experiments import common
 from experiments.common import field
@@ -125,6 +131,11 @@ class Config(common.Config):
   threads: int = field(
     0, 'Cells trained at a time; 0 is one per core.', runtime=True
   )
+  save_interval: int = field(
+    0,
+    'Steps between saves of a cell in progress; 0 saves it only on SIGTERM.',
+    runtime=True,
+  )
   log_interval: int = field(
     20, 'Steps between rows of training metrics.', runtime=True
   )
@@ -141,7 +152,8 @@ def run(config: Config) -> dict[str, Any]:
     print((opened.directory / 'report.md').read_text(encoding='utf-8'))
     print(f'{opened.directory} holds a finished run: nothing was repeated.')
     return opened.result
-  threads = config.threads or len(os.sched_getaffinity(0))
+  # Two programs that use the same devices at once would wait for each other.
+  threads = 1 if config.mesh else config.threads or os.cpu_count()
   writer = _writer(config, opened.directory)
   with preemption() as should_stop:
     arenas = build_arenas(config, threads, writer, should_stop)
@@ -150,8 +162,23 @@ def run(config: Config) -> dict[str, Any]:
       lambda c: bakeoff.opening_loss(c, arenas[0]), one_each.values(), threads
     )
     report.print_openings(dict(zip(one_each, openings, strict=True)))
-    cells = train_cells(
-      config, competing, arenas, threads, writer, should_stop, opened.directory
+    cells = rounds.train_cells(
+      arenas,
+      competing,
+      competing[config.flip_rate[0]][0],
+      grid_of(config),
+      config.noise,
+      rounds.Carrying(
+        directory=opened.directory,
+        threads=threads,
+        mesh=make_mesh(config.mesh) if config.mesh else None,
+        save_interval=config.save_interval,
+        writer=writer,
+        log_interval=config.log_interval,
+        should_stop=should_stop,
+        on_done=report.progress(),
+      ),
+      with_pairs=bool(config.data),
     )
   writer.close()
   result = report.write(opened.directory, describe(config, arenas), cells)
@@ -159,7 +186,7 @@ def run(config: Config) -> dict[str, Any]:
   return result
 
 
-def contestants(config: Config) -> dict[float, list[bakeoff.Contestant]]:
+def contestants(config: Config) -> dict[float, list[Contestant]]:
   """Flip rate -> who competes there; the baseline is always first.
 
   Raises:
@@ -171,56 +198,29 @@ def contestants(config: Config) -> dict[float, list[bakeoff.Contestant]]:
       if not 0 <= rate < 0.5:
         raise ValueError(f'--{name}={rate}: must be in [0, 0.5)')
   losses = list(dict.fromkeys([BASELINE, *config.loss]))
-  given = hyper_of(config, losses)
-  takers = [loss for loss in losses if bakeoff.takes_rate(loss)]
-  if config.label_smoothing and not takers:
+  hyper = parse_hyper(config.hyper, losses, config.aggregate, config.beta)
+  if config.label_smoothing and not any(map(takes_rate, losses)):
     raise ValueError(
       f'--label_smoothing={config.label_smoothing}: none of --loss='
       f'{",".join(config.loss)} assumes a flip rate; cdpo, rdpo, forward do'
     )
-  competing = {}
-  for rate in config.flip_rate:
-    near = (rate, rate - config.misassumed, rate + config.misassumed)
-    near = [round(r, 6) for r in dict.fromkeys(near) if 0 <= r < 0.5]
-    assumed = config.label_smoothing or near
-    competing[rate] = [
-      bakeoff.Contestant(loss, value, config.aggregate, given[loss])
-      for loss in losses
-      for value in (assumed if loss in takers else [None])
-    ]
-  return competing
-
-
-def hyper_of(
-  config: Config, losses: Sequence[str]
-) -> dict[str, tuple[tuple[str, float], ...]]:
-  """Loss -> its hyperparameters, from --beta and --hyper.
-
-  Raises:
-    ValueError: a name that a loss it is meant for does not use.
-  """
-  given = {
-    loss: {'beta': config.beta} if 'beta' in bakeoff.takes(loss) else {}
-    for loss in losses
+  return {
+    rate: contestants_at(
+      rate,
+      losses,
+      config.aggregate,
+      hyper,
+      assumed=config.label_smoothing,
+      misassumed=config.misassumed,
+    )
+    for rate in config.flip_rate
   }
-  for entry in config.hyper:
-    name, _, text = entry.partition('=')
-    loss, _, name = name.rpartition('.')
-    meant = [loss] if loss else losses
-    for loss in meant:
-      if loss not in losses or name not in bakeoff.takes(
-        loss, config.aggregate
-      ):
-        raise ValueError(
-          f'--hyper={entry}: {loss} takes no {name!r}; '
-          f'--loss={",".join(losses)} take '
-          + '; '.join(f'{l}: {", ".join(bakeoff.takes(l))}' for l in losses)
-        )
-      try:
-        given[loss][name] = float(text)
-      except ValueError:
-        raise ValueError(f'--hyper={entry}: want name=number') from None
-  return {loss: tuple(sorted(values.items())) for loss, values in given.items()}
+
+
+def grid_of(config: Config) -> bakeoff.Grid:
+  """Learning rates × evenly spaced stops, the same for every loss."""
+  stops = np.linspace(0, config.steps, config.num_stops + 1).round()[1:]
+  return bakeoff.Grid(config.learning_rate, tuple(int(s) for s in stops))
 
 
 def build_arenas(
@@ -239,39 +239,6 @@ def build_arenas(
   return ledger.in_threads(build_seed, range(config.seeds), threads)
 
 
-def train_cells(
-  config: Config,
-  competing: Mapping[float, Sequence[bakeoff.Contestant]],
-  arenas: Sequence[Arena],
-  threads: int,
-  writer: writers.Writer,
-  should_stop: Callable[[int], bool],
-  directory: pathlib.Path,
-) -> list[dict[str, Any]]:
-  """Trains what is not in the ledger; cells that coincide, once."""
-  stops = np.linspace(0, config.steps, config.num_stops + 1).round()[1:]
-  grid = bakeoff.Grid(config.learning_rate, tuple(int(s) for s in stops))
-  baseline = competing[config.flip_rate[0]][0]
-  work, named = {}, []
-  for arena in arenas:
-    for job in rounds.jobs_of(arena, competing, baseline, grid, config.noise):
-      key = rounds.fingerprint(arena.seed, job)
-      named.append((arena.seed, job, key))
-      work.setdefault(
-        key, functools.partial(_train, config, arena, job, writer, should_stop)
-      )
-  rows = ledger.carry_out(
-    work,
-    directory / 'eval' / 'outcomes.jsonl',
-    threads=threads,
-    on_done=report.progress(),
-  )
-  cells = [rounds.cell(seed, job, rows[key]) for seed, job, key in named]
-  lines = '\n'.join(json.dumps(cell) for cell in cells)
-  storage.write_text(directory / 'eval' / 'cells.jsonl', lines + '\n')
-  return cells
-
-
 def describe(config: Config, arenas: Sequence[Arena]) -> report.Setup:
   """What the report says of the run."""
   grid = ', '.join(f'{rate:g}' for rate in config.learning_rate)
@@ -283,7 +250,7 @@ def describe(config: Config, arenas: Sequence[Arena]) -> report.Setup:
     f'β = {config.beta:g}, noise: {config.noise}, {config.num_pairs} pairs.',
   ]
   return report.Setup(
-    title=f'Preference losses under flipped labels: {config.data or config.task}',
+    title=f'Preference losses under noise: {config.data or config.task}',
     facts=facts + _facts(config, arenas),
     flip_rates=config.flip_rate,
     metrics=('accuracy',) if config.data else ('accuracy', 'gold'),
@@ -303,9 +270,9 @@ def _facts(config: Config, arenas: Sequence[Arena]) -> list[str]:
     return [
       "Accuracy: held-out pairs ordered as by gold reward, in each loss's own "
       'score. Gold: exact E[gold] over all completions of held-out prompts, 0 '
-      f'the start, 1 {target}. KL: exact, to the start, nats. Both condition on '
-      'the completions of the task; mass is the probability the policy gives '
-      'them.'
+      f'the start, 1 {target}. KL: exact, to the start, nats. Both are '
+      "conditioned on the task's completions; mass is the probability that the "
+      'policy gives them.'
     ]
   text = [
     'Accuracy is agreement with a held-out label, which is itself noisy; '
@@ -339,21 +306,6 @@ def _start(config: Config, arenas: Sequence[Arena]) -> dict[str, float]:
   }
 
 
-def _train(config, arena, job, writer, should_stop) -> dict[str, Any]:
-  label = f'seed {arena.seed}  flips {job.flip_rate:g}  {job.name}'
-  outcome = bakeoff.tune(
-    job.contestant,
-    arena,
-    job.labels,
-    job.grid,
-    writer=writers.tagged_writer(writer, {'cell': label}),
-    log_interval=config.log_interval,
-    should_stop=should_stop,
-  )
-  row = bakeoff.row_of(outcome, with_pairs=bool(config.data))
-  return {'label': label, **row}
-
-
 def _ballot(config: Config) -> Callable[..., Arena]:
   if config.model != 'transformer':
     raise ValueError(f'--model={config.model} needs --data')
@@ -368,6 +320,7 @@ def _ballot(config: Config) -> Callable[..., Arena]:
     batch_size=config.batch_size,
     preference=config.preference,
     packing=config.packing,
+    row_multiple=row_shards(make_mesh(config.mesh)),
   )
   return functools.partial(
     ballot_arena, model=model, sizes=sizes, beta=config.beta
@@ -392,6 +345,7 @@ def _records(config: Config) -> Callable[..., Arena]:
     steps=config.steps,
     batch_size=config.batch_size,
     packing=config.packing,
+    row_multiple=row_shards(make_mesh(config.mesh)),
   )
   return functools.partial(
     records_arena,

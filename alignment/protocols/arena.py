@@ -110,15 +110,25 @@ class Arena:
 
 
 def training_order(
-  train: Split, *, seed: int, steps: int, batch_size: int, packing: str
+  train: Split,
+  *,
+  seed: int,
+  steps: int,
+  batch_size: int,
+  packing: str,
+  row_multiple: int = 1,
 ) -> list[Batch]:
   """The batches of a run, reference included, laid out once for everybody.
 
   Texts and references are put on the device; labels stay numpy, since every
-  contestant sees others.
+  contestant sees others. `row_multiple` divides the rows of a batch (devices).
   """
   batches = pipeline.batches(
-    train.pairs.groups, batch_size=batch_size, seed=seed, packing=packing
+    train.pairs.groups,
+    batch_size=batch_size,
+    seed=seed,
+    packing=packing,
+    row_multiple=row_multiple,
   )
   filled = [
     fill_reference(batch, train.reference)

@@ -17,53 +17,29 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from alignment.data.layout import relabel
-from alignment.losses.preference import (
-  METHODS,
-  aggregate_hyperparameters,
-  hyperparameters,
-  reads,
-)
 from alignment.metrics.preference import (
   accuracy,
   best_temperature_nll,
   flipped_fit_share,
 )
+from alignment.models.model import Model
 from alignment.protocols.arena import Arena, Measured, Split
+from alignment.protocols.contestants import Contestant, value_at_zero
+from alignment.protocols.progress import CellCheckpoints, Progress, Stop
 from alignment.roles.learner import preference_objective
 from alignment.roles.scoring import completion_logps, preference_margin
 from alignment.training.loop import train
-from alignment.training.mesh import jit_step
+from alignment.training.mesh import jit_step, place, state_shardings
 from alignment.training.optimizer import make_optimizer, set_learning_rate
 from alignment.training.step import init_state, make_step
 from alignment.training.writers import Writer
-from alignment.types import Batch, Frozen, PyTree, TrainState
+from alignment.types import Batch, Frozen, PyTree, Step, TrainState
 
 OPTIMIZER = make_optimizer(max_grad_norm=1.0)
 """AdamW at a constant rate: a stop is a run of that many steps."""
-
-
-class Contestant(NamedTuple):
-  """A loss, what it assumes, and its hyperparameters.
-
-  Attributes:
-    loss: key of `METHODS`.
-    assumed: the flip rate the loss assumes; None where it takes none.
-    aggregate: key of `AGGREGATES`.
-    hyper: (name, value) pairs (`beta`, …), all traced.
-  """
-
-  loss: str
-  assumed: float | None = None
-  aggregate: str = 'mean'
-  hyper: tuple[tuple[str, float], ...] = ()
-
-  @property
-  def name(self) -> str:
-    assumed = '' if self.assumed is None else f'@{self.assumed:g}'
-    aggregate = '' if self.aggregate == 'mean' else f'+{self.aggregate}'
-    return f'{self.loss}{aggregate}{assumed}'
 
 
 class Grid(NamedTuple):
@@ -93,26 +69,6 @@ class Labels(NamedTuple):
   train_weight: np.ndarray
 
 
-class Stop(NamedTuple):
-  """What is known of a policy at a point of the grid.
-
-  Attributes:
-    learning_rate, step: the point.
-    noisy_nll: nats per validation pair at the best temperature, noisy labels:
-      what selects.
-    clean_accuracy: agreement with the best known validation labels; reported,
-      never used to select.
-    fitted: share of the flipped training pairs ranked as they are (wrongly)
-      labelled; NaN without flips.
-  """
-
-  learning_rate: float
-  step: int
-  noisy_nll: float
-  clean_accuracy: float
-  fitted: float
-
-
 class Outcome(NamedTuple):
   """What a contestant came to in one arena.
 
@@ -136,7 +92,9 @@ def tune(
   labels: Labels,
   grid: Grid,
   *,
-  mesh: Any = None,
+  mesh: Mesh | None = None,
+  checkpoints: CellCheckpoints | None = None,
+  save_interval: int = 0,
   writer: Writer | None = None,
   log_interval: int = 0,
   should_stop: Callable[[int], bool] = lambda step: False,
@@ -149,34 +107,52 @@ def tune(
     labels: of the training and validation pairs.
     grid: the tuning budget.
     mesh: of the devices; None is one device.
+    checkpoints: where the cell is kept and resumed from; None keeps nothing.
+    save_interval: in steps; 0 saves only when asked to stop.
     writer: of training metrics, every `log_interval` steps.
     log_interval: steps; 0 writes none.
     should_stop: asked after every step; True raises `Preempted`.
   """
   step = compiled_step(arena.model, contestant.loss, contestant.aggregate, mesh)
   order = labelled_order(contestant, arena, labels)
-  curve, kept = [], {}
-  for rate in grid.learning_rates:
-    state = _fresh(arena.start, rate)
-    for last in grid.stops:
-      state = train(
-        step,
-        state,
-        _frozen(contestant),
-        order[int(state.step) :],
-        num_steps=last,
-        key=jax.random.key(arena.seed),
-        writer=writer,
-        log_interval=log_interval,
-        should_stop=should_stop,
-      )
-      stop = Stop(rate, last, *_scores(contestant, arena, labels, state.params))
+  fresh = functools.partial(_fresh, arena.start, mesh=mesh)
+  progress = checkpoints and checkpoints.resume(fresh(grid.learning_rates[0]))
+  progress = progress or Progress(0, fresh(grid.learning_rates[0]), [], {})
+  curve, kept = progress.curve, progress.kept
+  for run, rate in enumerate(grid.learning_rates):
+    if run < progress.run:
+      continue
+    if run > progress.run:
+      progress = Progress(run, fresh(rate), curve, kept)
+    if checkpoints is not None:
+      checkpoints.follow(progress)
+
+    def at_stop(done: int, state: TrainState, rate: float = rate) -> None:
+      scores = _scores(contestant, arena, labels, state.params)
+      stop = Stop(rate, done, *scores)
       curve.append(stop)
       for role in _better(stop, kept, grid):
         kept[role] = stop, jax.tree.map(jnp.copy, state.params)
+
+    train(
+      step,
+      progress.state,
+      _frozen(contestant),
+      lambda start: order[start:],
+      num_steps=grid.stops[-1],
+      key=jax.random.key(arena.seed),
+      stops={stop: at_stop for stop in grid.stops},
+      checkpoints=checkpoints,
+      save_interval=save_interval,
+      writer=writer,
+      log_interval=log_interval,
+      should_stop=should_stop,
+    )
+  if checkpoints is not None:
+    checkpoints.discard()
   measured = {
     stop: (stop, _measure(contestant, arena, params))
-    for stop, params in {s: p for s, p in kept.values()}.items()
+    for stop, params in dict(kept.values()).items()
   }
   return Outcome(curve, **{role: measured[s] for role, (s, _) in kept.items()})
 
@@ -208,7 +184,7 @@ def row_of(outcome: Outcome, *, with_pairs: bool) -> dict[str, Any]:
 
 
 def opening_loss(
-  contestant: Contestant, arena: Arena, mesh: Any = None
+  contestant: Contestant, arena: Arena, mesh: Mesh | None = None
 ) -> tuple[float, float]:
   """The loss before the first update, and what it must be.
 
@@ -226,7 +202,7 @@ def opening_loss(
     arena.order[0],
     label_smoothing=np.full(len(arena.train.pairs), contestant.assumed or 0.0),
   )
-  state = _fresh(arena.start, 1e-3)
+  state = _fresh(arena.start, 1e-3, mesh)
   _, metrics = step(
     state, _frozen(contestant), batch, jax.random.key(arena.seed)
   )
@@ -242,44 +218,18 @@ def opening_loss(
 
 
 @functools.cache
-def compiled_step(model, loss: str, aggregate: str, mesh: Any = None):
+def compiled_step(
+  model: Model, loss: str, aggregate: str, mesh: Mesh | None = None
+) -> Step:
   """One compiled step per loss: rates, β and assumed flip rates are traced."""
   objective = preference_objective(model, loss, aggregate=aggregate)
-  return jit_step(make_step(objective, OPTIMIZER), mesh)
-
-
-def takes(loss: str, aggregate: str = 'mean') -> list[str]:
-  """The numbers a contestant may be given, besides the rate it assumes."""
-  known = {**hyperparameters(loss), **aggregate_hyperparameters(aggregate)}
-  return [
-    name
-    for name, default in known.items()
-    if name != 'label_smoothing' and not isinstance(default, str)
-  ]
-
-
-def takes_rate(loss: str) -> bool:
-  """Whether a loss assumes a flip rate."""
-  return 'label_smoothing' in hyperparameters(loss)
-
-
-def value_at_zero(contestant: Contestant) -> float:
-  """The loss of a pair with u = v = 0; NaN for methods without a reference."""
-  arguments = reads(contestant.loss)
-  if 'reference_chosen_logps' not in arguments:
-    return math.nan
-  values = {
-    'chosen_lengths': 1.0,
-    'rejected_lengths': 1.0,
-    'label_smoothing': contestant.assumed or 0.0,
-    'label_prob': 1.0,
-  }
-  given = {k: jnp.full(1, v) for k, v in values.items() if k in arguments}
-  zero = jnp.zeros(1)
-  loss = METHODS[contestant.loss](
-    zero, zero, zero, zero, **given, **dict(contestant.hyper)
+  step = make_step(objective, OPTIMIZER)
+  if mesh is None:
+    return jit_step(step)
+  shapes = jax.eval_shape(
+    lambda: init_state(model.init(jax.random.key(0)), OPTIMIZER)
   )
-  return float(loss[0])
+  return jit_step(step, mesh, state_shardings(shapes, mesh))
 
 
 def labelled_order(
@@ -355,8 +305,11 @@ def _frozen(contestant: Contestant) -> Frozen:
   return Frozen(hyper={k: jnp.float32(v) for k, v in contestant.hyper})
 
 
-def _fresh(params: PyTree, learning_rate: float) -> TrainState:
+def _fresh(
+  params: PyTree, learning_rate: float, mesh: Mesh | None = None
+) -> TrainState:
   state = init_state(params, OPTIMIZER)
-  return state.replace(
+  state = state.replace(
     opt_state=set_learning_rate(state.opt_state, learning_rate)
   )
+  return state if mesh is None else place(state, state_shardings(state, mesh))

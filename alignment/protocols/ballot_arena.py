@@ -49,6 +49,7 @@ class BallotSizes:
     preference: key of PREFERENCES.
     temperature: of Bradley-Terry labels, in units of the reward.
     packing: key of PACKINGS.
+    row_multiple: divides the rows of a training batch (devices).
   """
 
   difficulty: str
@@ -68,6 +69,7 @@ class BallotSizes:
   preference: str
   temperature: float = 1.0
   packing: str
+  row_multiple: int = 1
 
 
 def ballot_arena(
@@ -139,6 +141,7 @@ def ballot_arena(
       steps=sizes.steps,
       batch_size=sizes.batch_size,
       packing=sizes.packing,
+      row_multiple=sizes.row_multiple,
     ),
     floor=yardstick(start, -np.diff(splits['test'].reference)[:, 0]).summary,
     yardstick=yardstick,

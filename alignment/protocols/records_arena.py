@@ -44,6 +44,7 @@ class RecordSizes:
     sft_learning_rate: its peak rate.
     steps, batch_size: preference steps, and pairs in each.
     packing: key of PACKINGS.
+    row_multiple: divides the rows of a training batch (devices).
   """
 
   num_pairs: int
@@ -54,6 +55,7 @@ class RecordSizes:
   steps: int
   batch_size: int
   packing: str
+  row_multiple: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +118,7 @@ def records_arena(
       steps=sizes.steps,
       batch_size=sizes.batch_size,
       packing=sizes.packing,
+      row_multiple=sizes.row_multiple,
     ),
     floor=yardstick(params, -np.diff(scored['test'].reference)[:, 0]).summary,
     yardstick=yardstick,

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from alignment.noise.corruption import corrupt
+from alignment.protocols import ledger
 from alignment.protocols.arena import Arena, Pairs
-from alignment.protocols.bakeoff import Contestant, Grid, Labels
+from alignment.protocols.bakeoff import Grid, Labels, row_of, tune
+from alignment.protocols.contestants import Contestant
+from alignment.protocols.progress import CellCheckpoints
+from alignment.training import storage, writers
 
 AT_ZERO = {'cdpo': 'dpo', 'rdpo': 'dpo', 'forward': 'dpo', 'ripo': 'ipo'}
 """Corrections that assume a flip rate of 0 are their uncorrected loss."""
@@ -82,6 +90,73 @@ def jobs_of(
   yield Job(LEAK_RATE, 'leak complement', baseline, complement(coin), fixed)
 
 
+class Carrying(NamedTuple):
+  """How the cells of a run are carried out; no result depends on it.
+
+  Attributes:
+    directory: of the run.
+    threads: cells trained at a time.
+    mesh: of the devices; None is one device.
+    save_interval: steps between saves of a cell in progress; 0 saves it only
+      when asked to stop.
+    writer: of training metrics, every `log_interval` steps.
+    log_interval: steps.
+    should_stop: asked after every step.
+    on_done: (key, row, number done, number of all), as cells finish.
+  """
+
+  directory: pathlib.Path
+  threads: int
+  mesh: Mesh | None
+  save_interval: int
+  writer: writers.Writer
+  log_interval: int
+  should_stop: Callable[[int], bool]
+  on_done: Callable[[str, dict[str, Any], int, int], None]
+
+
+def train_cells(
+  arenas: Sequence[Arena],
+  contestants: Mapping[float, Sequence[Contestant]],
+  baseline: Contestant,
+  grid: Grid,
+  noise: str,
+  carrying: Carrying,
+  *,
+  with_pairs: bool,
+) -> list[dict[str, Any]]:
+  """Trains what is not in the ledger of the run; cells that coincide, once.
+
+  Args:
+    arenas: one per seed.
+    contestants, baseline, grid, noise: see `jobs_of`.
+    carrying: how.
+    with_pairs: see `bakeoff.row_of`.
+
+  Returns:
+    One cell per arena and job, also in `eval/cells.jsonl`; see `standings`.
+  """
+  work, named = {}, []
+  for arena in arenas:
+    for job in jobs_of(arena, contestants, baseline, grid, noise):
+      key = fingerprint(arena.seed, job)
+      named.append((arena.seed, job, key))
+      work.setdefault(
+        key,
+        functools.partial(_train, arena, job, key, carrying, with_pairs),
+      )
+  rows = ledger.carry_out(
+    work,
+    carrying.directory / 'eval' / 'outcomes.jsonl',
+    threads=carrying.threads,
+    on_done=carrying.on_done,
+  )
+  cells = [cell(seed, job, rows[key]) for seed, job, key in named]
+  lines = ''.join(json.dumps(c) + '\n' for c in cells)
+  storage.write_text(carrying.directory / 'eval' / 'cells.jsonl', lines)
+  return cells
+
+
 def cell(seed: int, job: Job, row: Mapping[str, Any]) -> dict[str, Any]:
   """What a job came to, as the tables read it."""
   return {
@@ -93,6 +168,26 @@ def cell(seed: int, job: Job, row: Mapping[str, Any]) -> dict[str, Any]:
     'assumed': job.contestant.assumed,
     **row,
   }
+
+
+def _train(
+  arena: Arena, job: Job, key: str, carrying: Carrying, with_pairs: bool
+) -> dict[str, Any]:
+  label = f'seed {arena.seed}  flips {job.flip_rate:g}  {job.name}'
+  place = carrying.directory / 'checkpoints' / key[:16]
+  outcome = tune(
+    job.contestant,
+    arena,
+    job.labels,
+    job.grid,
+    mesh=carrying.mesh,
+    checkpoints=CellCheckpoints(place, job.grid.stops[-1]),
+    save_interval=carrying.save_interval,
+    writer=writers.tagged_writer(carrying.writer, {'cell': label}),
+    log_interval=carrying.log_interval,
+    should_stop=carrying.should_stop,
+  )
+  return {'label': label, **row_of(outcome, with_pairs=with_pairs)}
 
 
 def noisy_labels(

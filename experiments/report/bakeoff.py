@@ -285,6 +285,8 @@ def _leak(cells: Sequence[Cell], setup: Setup) -> str:
     groups = setup.units.groups(one, metric)
     half = setup.units.interval((a - b) / 2, groups)
     ruling = 'covers 0' if covers(half, 0) else '**does not cover 0: a leak**'
+    if half.low is None:
+      ruling = 'one seed, so no interval'
     drift = setup.units.interval((a + b) / 2, groups)
     lines.append(
       f'- {metric}: half the paired difference {estimate(half, signed=True)}, '
