@@ -8,6 +8,7 @@ import pathlib
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -351,3 +352,78 @@ def test_an_unwritable_directory(tmp_path, where):
     Checkpoints(path)
   assert str(error.value).startswith(f'{path}: ')
   assert 'choose' in str(error.value)
+
+
+# Several processes.
+
+DISTRIBUTED = """
+import sys
+import jax
+index, address, directory, num_steps = sys.argv[1:]
+jax.distributed.initialize(address, 2, int(index))
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from alignment.training.checkpoints import Checkpoints
+from alignment.training.loop import train
+from alignment.training.preemption import preemption
+from alignment.types import Frozen
+from tests.training import toys
+
+mesh = jax.make_mesh((2,), ('data',), axis_types=(AxisType.Auto,))
+whole = NamedSharding(mesh, PartitionSpec())
+rows = NamedSharding(mesh, PartitionSpec('data'))
+
+def batches(start):
+  mine = slice(2 * int(index), 2 * int(index) + 2)
+  for batch in toys.batches(start):
+    yield jax.tree.map(
+      lambda x: jax.make_array_from_process_local_data(rows, x), batch[mine]
+    )
+
+state = jax.tree.map(
+  lambda x: jax.make_array_from_process_local_data(whole, np.asarray(x)),
+  toys.fresh(),
+)
+step = jax.jit(toys.toy_step, out_shardings=(whole, whole))
+checkpoints = Checkpoints(directory)
+with preemption() as should_stop:
+  state = train(
+    step, state, Frozen(), batches, num_steps=int(num_steps), key=toys.KEY,
+    stops={5: lambda step, state: print('five', flush=True)},
+    checkpoints=checkpoints, should_stop=should_stop,
+  )
+print('finished', np.asarray(state.params['w'].addressable_data(0)).tolist())
+"""
+
+
+def _two_processes(directory, num_steps):
+  with socket.socket() as probe:
+    probe.bind(('127.0.0.1', 0))
+    address = f'127.0.0.1:{probe.getsockname()[1]}'
+  return [
+    _python(DISTRIBUTED, index, address, directory, num_steps)
+    for index in range(2)
+  ]
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_of_two_processes_saves_the_same_step_on_both(tmp_path):
+  processes = _two_processes(tmp_path, 10**9)
+  for process in processes:
+    lines = iter(process.stdout.readline, '')  # the transport prints as well
+    assert 'five\n' in lines, process.communicate()[1]
+  processes[1].send_signal(signal.SIGTERM)
+  for process in processes:
+    out, err = process.communicate(timeout=90)
+    assert process.returncode == 0 and 'finished' not in out, err
+  checkpoints = Checkpoints(tmp_path)
+  (stopped,) = checkpoints.steps()
+  checkpoints.close()
+  ends = []
+  for directory in (tmp_path, tmp_path / 'whole'):
+    outputs = []
+    for process in _two_processes(directory, stopped + 10):
+      outputs.append(process.communicate(timeout=90))
+      assert process.returncode == 0, outputs[-1][1]
+    ends += [out.splitlines()[-1] for out, _ in outputs]
+  assert ends[0].startswith('finished') and len(set(ends)) == 1
