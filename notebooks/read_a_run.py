@@ -68,9 +68,9 @@ print('finished' if (RUN / 'finished.json').exists() else 'not finished')
 # ## How training went
 #
 # `metrics.jsonl` has one row per logging interval. Its text columns say which
-# of many trainings a row belongs to; the step is that training's own. The
-# line is the mean over all of them, the band runs from the 5th to the 95th
-# percentile: a curve that leaves its band is worth a look by itself.
+# of many trainings a row belongs to; the step is that training's own. A line
+# is the mean over trainings, supervised or on preferences, the band runs from
+# their 5th to their 95th percentile.
 
 # %%
 metrics = rows('metrics.jsonl')
@@ -81,18 +81,21 @@ if shown:
     1, len(shown), figsize=(4 * len(shown), 3), layout='constrained'
   )
   for name, ax in zip(shown, np.atleast_1d(axes), strict=True):
-    by_step = collections.defaultdict(list)
-    for row in metrics:
-      # null is a number that was not finite; `notes` in the row says which.
-      if row.get(name) is not None:
-        by_step[row['step']].append(row[name])
-    steps = sorted(by_step)
-    low, high = np.transpose(
-      [np.percentile(by_step[step], (5, 95)) for step in steps]
-    )
-    ax.plot(steps, [np.mean(by_step[step]) for step in steps])
-    ax.fill_between(steps, low, high, alpha=0.2)
+    for kind, has_pairs in (('supervised', False), ('preferences', True)):
+      by_step = collections.defaultdict(list)
+      for row in metrics:
+        # null is a number that was not finite; `notes` in the row says which.
+        is_wanted = ('rewards/margins' in row) == has_pairs
+        if is_wanted and row.get(name) is not None:
+          by_step[row['step']].append(row[name])
+      if by_step:
+        steps = sorted(by_step)
+        bands = [np.percentile(by_step[step], (5, 95)) for step in steps]
+        means = [np.mean(by_step[step]) for step in steps]
+        ax.plot(steps, means, label=kind)
+        ax.fill_between(steps, *np.transpose(bands), alpha=0.2)
     ax.set(title=name, xlabel='step')
+    ax.legend()
   plt.show()
 
 # %% [markdown]

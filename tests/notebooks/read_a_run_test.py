@@ -66,7 +66,7 @@ def write_run(directory, *, has_gold=True, seeds=2):
       for name in ('sft seed 0', 'seed 0  flips 0.4  dpo')
       for step, value in ((5, 0.6931), (10, None))
     )
-    + '{"step": 10, "cell": "seed 1", "loss": 0.5}\n'
+    + '{"step": 10, "cell": "a", "loss": 0.5, "rewards/margins": 0.1}\n'
   )
   cells = [
     cell(rng, seed, flip_rate, role, name, has_gold)
