@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import jax
@@ -11,6 +15,7 @@ import numpy as np
 
 from alignment.types import TrainState, Weighted
 
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
 KEY = jax.random.key(7)
 _ROWS = 4
 
@@ -82,3 +87,22 @@ def toy_step(state, frozen, batch, key):
     'nonfinite_index': jnp.where(jnp.isfinite(errors), -1, batch.index),
   }
   return kept.replace(step=state.step + 1), metrics
+
+
+def python(code: str, *arguments) -> subprocess.Popen:
+  """A Python program beside the tests, on one device."""
+  environment = {**os.environ, 'PYTHONPATH': str(_ROOT)}
+  environment.pop('XLA_FLAGS', None)
+  return subprocess.Popen(
+    [sys.executable, '-c', code, *map(str, arguments)],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env=environment,
+  )
+
+
+def assert_same(a, b) -> None:
+  """Every leaf of two trees, bit by bit."""
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
