@@ -20,9 +20,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 
+from alignment.protocols.base_models import BaseModels
 from alignment.training import rundir
+from alignment.training.checkpoints import CheckpointError
 
 HELP = {'--help', '-help', '-h', '--helpshort', '--helpfull'}
 
@@ -109,20 +111,24 @@ def main(config_type: type[Config], run: Callable[[Config], Any]) -> None:
   """Parses the flags, calls `run(config)`, and turns errors into one line.
 
   Call it under `if __name__ == '__main__':` only. Exit status: 0 after a run
-  that finished, or that was asked to stop and saved; 2 for a bad flag or bad
-  input; 130 after Ctrl-C.
+  that finished, or that was asked to stop and saved; 1 for one that diverged
+  or whose checkpoints are all damaged; 2 for a bad flag or bad input; 130
+  after Ctrl-C.
   """
   define_flags(config_type)
 
   def start(_: list[str]) -> None:
+    # Orbax reports every stage of every save as information.
+    logging.set_verbosity(logging.WARNING)
     try:
       config = from_flags(config_type)
       keep_compiled_programs(config.cache_dir)
       run(config)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError, CheckpointError) as error:
       if flags.FLAGS['debug'].value:
         raise
-      _fail(f'{error} (--debug shows where)')
+      is_input = isinstance(error, (ValueError, OSError))
+      _fail(f'{error} (--debug shows where)', 2 if is_input else 1)
     except KeyboardInterrupt:
       if flags.FLAGS['debug'].value:
         raise
@@ -170,6 +176,19 @@ def keep_compiled_programs(cache_dir: str) -> None:
   folder = pathlib.Path(cache_dir).expanduser() / 'compiled'
   jax.config.update('jax_compilation_cache_dir', str(folder))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+
+
+def base_models(config: Config, identity: str) -> BaseModels | None:
+  """The folder of base models under `cache_dir`; None where there is none.
+
+  Args:
+    config: of the experiment.
+    identity: what params mean: the model's config, as text.
+  """
+  if not config.cache_dir:
+    return None
+  folder = pathlib.Path(config.cache_dir).expanduser() / 'base_models'
+  return BaseModels(folder, identity)
 
 
 def _fields(
@@ -250,10 +269,10 @@ def _parser(
   return parse
 
 
-def _fail(message: str) -> typing.NoReturn:
-  """One line on standard error, exit status 2."""
+def _fail(message: str, status: int = 2) -> typing.NoReturn:
+  """Ends the program with one line on standard error."""
   print(f'error: {" ".join(message.split())}', file=sys.stderr)
-  sys.exit(2)
+  sys.exit(status)
 
 
 def _help_of(config_type: type[Config]) -> str:

@@ -180,8 +180,10 @@ class Config(common.Config):
 def run(config):
   if config.rate > 1:
     raise ValueError(f'rate={config.rate}:\n must be in [0, 1]')
-  if config.rate < 0:
+  if config.rate == -1:
     raise KeyboardInterrupt
+  if config.rate == -2:
+    raise FloatingPointError('the loss is not finite')
   print(common.open_run(config).directory.name)
 
 if __name__ == '__main__':
@@ -197,29 +199,49 @@ CALLS = {
   'error': ['--rate=2'],
   'debug': ['--rate=2', '--debug'],
   'interrupt': ['--rate=-1'],
+  'diverged': ['--rate=-2'],
 }
+
+
+DRIVER = r"""
+import json, os, runpy, sys
+from experiments import common  # imported once; every call is a fork
+
+statuses = {}
+for name, given in json.loads(sys.argv[1]).items():
+  child = os.fork()
+  if not child:
+    for number, stream in ((1, 'out'), (2, 'err')):
+      file = os.open(f'{name}.{stream}', os.O_CREAT | os.O_WRONLY)
+      os.dup2(file, number)
+    sys.argv[1:] = given
+    runpy.run_module('rain', run_name='__main__', alter_sys=True)
+    sys.exit(0)
+  statuses[name] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(json.dumps(statuses))
+"""
 
 
 @pytest.fixture(scope='module')
 def called(tmp_path_factory):
-  """Call name -> (exit status, standard output, standard error)."""
+  """Call name -> ((standard output, standard error), exit status)."""
   folder = tmp_path_factory.mktemp('experiment')
   (folder / 'rain.py').write_text(EXPERIMENT)
-  environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-  running = {
-    name: subprocess.Popen(
-      [sys.executable, '-m', 'rain', *given],
-      cwd=folder,
-      env=environment,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-    )
-    for name, given in CALLS.items()
-  }
+  driver = subprocess.run(
+    [sys.executable, '-c', DRIVER, json.dumps(CALLS)],
+    cwd=folder,
+    env={**os.environ, 'PYTHONPATH': f'{ROOT}{os.pathsep}{folder}'},
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert driver.returncode == 0, driver.stderr
   return {
-    name: (process.communicate(timeout=120), process.returncode)
-    for name, process in running.items()
+    name: (
+      tuple((folder / f'{name}.{end}').read_text() for end in ('out', 'err')),
+      status,
+    )
+    for name, status in json.loads(driver.stdout).items()
   }
 
 
@@ -248,17 +270,18 @@ def test_help_teaches(called):
 
 
 @pytest.mark.parametrize(
-  ('name', 'complaint'),
+  ('name', 'expected', 'complaint'),
   [
-    ('unknown', 'ratte'),
-    ('positional', "unexpected 'true'"),
-    ('illegal', '--rate=wet'),
-    ('error', 'rate=2.0: must be in [0, 1]'),
+    ('unknown', 2, 'ratte'),
+    ('positional', 2, "unexpected 'true'"),
+    ('illegal', 2, '--rate=wet'),
+    ('error', 2, 'rate=2.0: must be in [0, 1]'),
+    ('diverged', 1, 'the loss is not finite'),
   ],
 )
-def test_an_error_is_one_line_and_status_2(called, name, complaint):
+def test_an_error_is_one_line(called, name, expected, complaint):
   (out, err), status = called[name]
-  assert status == 2 and not out
+  assert status == expected and not out
   assert err.startswith('error: ') and err.count('\n') == 1
   assert complaint in err
 
