@@ -102,6 +102,11 @@ def group_folds(
   return divided
 
 
+def count_clusters(records: Sequence[Record]) -> int:
+  """How many parts `split` and `group_folds` can divide the records into."""
+  return len(_ordered_clusters(records, 0))
+
+
 def check_leak(splits: Mapping[str, Sequence[Record]]) -> None:
   """Raises where two splits share a group or a text.
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from alignment.data import pipeline
 from alignment.data.layout import Group, fill_reference
+from alignment.data.records import Report
 from alignment.models.model import Model
 from alignment.types import Batch, PyTree
 
@@ -96,6 +97,8 @@ class Arena:
     floor: what the yardstick says of the start, ranked by its own logps.
     yardstick: (params, margin) -> Measured, where margin is the contestant's
       own score of the test pairs, `[n_test]`, completion 0 minus 1.
+    rules: name -> `[n_test]` agreement of predictors that read no words.
+    reports: what was dropped or truncated between the data and the pairs.
   """
 
   seed: int
@@ -107,6 +110,8 @@ class Arena:
   order: Sequence[Batch]
   floor: Mapping[str, float]
   yardstick: Callable[[PyTree, np.ndarray], Measured]
+  rules: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  reports: Sequence[Report] = ()
 
 
 def training_order(
