@@ -309,7 +309,7 @@ def _start(config: Config, arenas: Sequence[Arena]) -> dict[str, float]:
 def _ballot(config: Config) -> Callable[..., Arena]:
   if config.model != 'transformer':
     raise ValueError(f'--model={config.model} needs --data')
-  model = build(_transformer(config, len(VOCABULARY)))
+  transformer = _transformer(config, len(VOCABULARY))
   sizes = BallotSizes(
     difficulty=config.difficulty,
     num_pairs=config.num_pairs,
@@ -323,7 +323,11 @@ def _ballot(config: Config) -> Callable[..., Arena]:
     row_multiple=row_shards(make_mesh(config.mesh)),
   )
   return functools.partial(
-    ballot_arena, model=model, sizes=sizes, beta=config.beta
+    ballot_arena,
+    model=build(transformer),
+    sizes=sizes,
+    beta=config.beta,
+    base_models=common.base_models(config, repr(transformer)),
   )
 
 

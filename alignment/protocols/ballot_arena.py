@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
+import jax
 import numpy as np
 
 from alignment.data import pipeline
@@ -18,6 +20,7 @@ from alignment.protocols.arena import (
   agreement,
   training_order,
 )
+from alignment.protocols.base_models import BaseModels
 from alignment.protocols.supervised import fine_tune
 from alignment.roles.scoring import completion_logps
 from alignment.tasks import ballot, exact, preferences
@@ -78,6 +81,7 @@ def ballot_arena(
   sizes: BallotSizes,
   *,
   beta: float,
+  base_models: BaseModels | None = None,
   writer: Writer | None = None,
   should_stop: Callable[[int], bool] = lambda step: False,
 ) -> Arena:
@@ -93,29 +97,18 @@ def ballot_arena(
     beta: of the optimum π*_β that `gold` is scaled by under Bradley-Terry
       labels; under argmax labels DPO has no finite optimum and the scale's end
       is the best completion.
+    base_models: where supervised starts are kept; None keeps none.
     writer: of the supervised start's metrics.
     should_stop: asked by its loop.
   """
-  streams = np.random.SeedSequence([seed, 0xBA110]).spawn(3)
-  world_rng, demo_rng, pair_rng = map(np.random.default_rng, streams)
-  worlds = ballot.worlds(
-    world_rng,
-    DIFFICULTIES[sizes.difficulty],
-    {
-      'train': sizes.num_prompts,
-      'validation': sizes.num_validation_prompts,
-      'test': sizes.num_test_prompts,
-    },
-  )
-  start = fine_tune(
+  worlds, demo_rng, pair_rng = _worlds(seed, sizes)
+  start = _start(
+    seed,
     model,
     _demonstrations(worlds['train'], sizes, demo_rng),
-    steps=sizes.sft_steps,
-    batch_size=4 * sizes.batch_size,
-    learning_rate=sizes.sft_learning_rate,
-    seed=seed,
-    writer=writer,
-    should_stop=should_stop,
+    sizes,
+    base_models,
+    functools.partial(fine_tune, writer=writer, should_stop=should_stop),
   )
   counts = {
     'train': sizes.num_pairs,
@@ -146,6 +139,31 @@ def ballot_arena(
     floor=yardstick(start, -np.diff(splits['test'].reference)[:, 0]).summary,
     yardstick=yardstick,
   )
+
+
+def demonstrations(
+  seed: int, sizes: BallotSizes
+) -> tuple[list[Group], list[Group]]:
+  """What a seed's supervised start is shown, and as much on new prompts."""
+  worlds, rng, _ = _worlds(seed, sizes)
+  shown = _demonstrations(worlds['train'], sizes, rng)
+  return shown, _demonstrations(worlds['validation'], sizes, rng)
+
+
+def _worlds(seed: int, sizes: BallotSizes):
+  """Disjoint prompts, and generators for demonstrations and pairs."""
+  streams = np.random.SeedSequence([seed, 0xBA110]).spawn(3)
+  world_rng, demo_rng, pair_rng = map(np.random.default_rng, streams)
+  worlds = ballot.worlds(
+    world_rng,
+    DIFFICULTIES[sizes.difficulty],
+    {
+      'train': sizes.num_prompts,
+      'validation': sizes.num_validation_prompts,
+      'test': sizes.num_test_prompts,
+    },
+  )
+  return worlds, demo_rng, pair_rng
 
 
 def enumerator(
@@ -180,6 +198,20 @@ def enumerator(
     return flat[:, :num_completions]
 
   return logps
+
+
+def _start(seed, model, groups, sizes, base_models, fine_tune) -> PyTree:
+  recipe = {
+    'steps': sizes.sft_steps,
+    'batch_size': 4 * sizes.batch_size,
+    'learning_rate': sizes.sft_learning_rate,
+    'seed': seed,
+  }
+  train = functools.partial(fine_tune, model, groups, **recipe)
+  if base_models is None:
+    return train()
+  like = model.init(jax.random.key(seed))
+  return base_models.get(groups, recipe, like, train)
 
 
 def _demonstrations(world, sizes, rng) -> list[Group]:

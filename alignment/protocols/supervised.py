@@ -33,6 +33,7 @@ def fine_tune(
   writer: Writer | None = None,
   log_interval: int = 50,
   checkpoints: Checkpoints | None = None,
+  save_interval: int = 0,
   should_stop: Callable[[int], bool] = lambda step: False,
 ) -> PyTree:
   """Maximises the likelihood of the groups' completions from a fresh start.
@@ -49,6 +50,7 @@ def fine_tune(
     writer: of the metrics, every `log_interval` steps.
     log_interval: steps.
     checkpoints: where the run is kept and resumed from; None keeps nothing.
+    save_interval: steps between saves; 0 saves at the end and when stopped.
     should_stop: asked after every step; True raises `Preempted`.
 
   Returns:
@@ -80,6 +82,7 @@ def fine_tune(
     writer=writer,
     log_interval=log_interval,
     checkpoints=checkpoints,
+    save_interval=save_interval,
     should_stop=should_stop,
   )
   return state.params

@@ -1,0 +1,266 @@
+"""Supervised fine-tuning: how likely does a policy find what it was shown?
+
+The start of every alignment run, as an experiment of its own: on the embedded
+task's demonstrations, on the chosen completions of one's own pairs, or on
+{prompt, completion, label} rows labelled good. It adds nothing to the field; it
+is the floor that preference learning is measured from.
+
+  Embedded task, under a minute on two cores:
+    python -m experiments.sft --output_dir=runs/sft
+  Own data, JSONL, Parquet or TFDS:
+    python -m experiments.sft --data=my.jsonl --output_dir=runs/sft_mine
+
+Contrast, written before the run: the policy has learned if the 95 % interval
+of the paired difference (same seed) in held-out nats per token, before minus
+after, lies above 0. A uniform guess over the vocabulary costs log V.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from alignment.data import pipeline
+from alignment.data.encoding import encode
+from alignment.data.layout import Group
+from alignment.data.records import DataError, Preference, Unpaired
+from alignment.data.source import load
+from alignment.data.splits import check_leak, split
+from alignment.data.tokenizers import ByteTokenizer
+from alignment.metrics.intervals import mean_interval, paired_difference
+from alignment.models.build import build
+from alignment.models.config import TransformerConfig
+from alignment.models.model import Model, count_params
+from alignment.protocols.ballot_arena import BallotSizes, demonstrations
+from alignment.protocols.supervised import fine_tune
+from alignment.roles.scoring import completion_logps
+from alignment.tasks.ballot_grammar import VOCABULARY
+from alignment.training import rundir, storage, writers
+from alignment.training.checkpoints import Checkpoints
+from alignment.training.preemption import preemption
+from alignment.types import PyTree
+from experiments import common
+from experiments.common import field
+from experiments.report import tables
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(common.Config):
+  task: Literal['ballot'] = field(
+    'ballot', 'Embedded task; used where --data is empty.'
+  )
+  difficulty: Literal['default', 'hard'] = field(
+    'default', 'Of the embedded task.'
+  )
+  data: str = field(
+    '',
+    'Own data: a .jsonl, .jsonl.gz or .parquet file, or '
+    'tfds:name/config:split, with {prompt, chosen, rejected} or {prompt, '
+    'completion, label}.',
+  )
+  seeds: int = field(3, 'Independent repetitions: data, start, order.')
+  steps: int = field(400, 'Updates.')
+  batch_size: int = field(128, 'Completions per update.')
+  learning_rate: float = field(3e-3, 'Peak rate; warm-up, then a cosine.')
+  packing: Literal['packed', 'shared', 'padded'] = field(
+    'packed', 'How batches are laid out; results agree to rounding.'
+  )
+  width: int = field(32, 'Features of the transformer.')
+  depth: int = field(2, 'Its layers.')
+  num_heads: int = field(2, 'Its attention heads.')
+  max_prompt_length: int = field(128, 'Tokens of --data prompts; ends kept.')
+  max_completion_length: int = field(
+    128, 'Tokens of --data completions; starts kept.'
+  )
+  log_interval: int = field(50, 'Steps between lines of metrics.', runtime=True)
+  save_interval: int = field(
+    200, 'Steps between checkpoints; 0 saves at the end only.', runtime=True
+  )
+
+
+def run(config: Config) -> dict[str, Any]:
+  """Trains one policy per seed and reports held-out nats per token."""
+  opened = common.open_run(config)
+  if opened.is_finished:
+    print((opened.directory / 'report.md').read_text(encoding='utf-8'))
+    print(f'{opened.directory} holds a finished run: nothing was repeated.')
+    return opened.result
+  vocab_size = ByteTokenizer.vocab_size if config.data else len(VOCABULARY)
+  model = build(
+    TransformerConfig(
+      vocab_size=vocab_size,
+      width=config.width,
+      depth=config.depth,
+      num_heads=config.num_heads,
+      num_kv_heads=config.num_heads,
+      head_dim=config.width // config.num_heads,
+      mlp_width=2 * config.width,
+    )
+  )
+  rows = []
+  with preemption() as should_stop:
+    for seed in range(config.seeds):
+      rows.append(_one_seed(config, model, seed, opened.directory, should_stop))
+  result = _report(config, model, vocab_size, rows)
+  storage.write_text(opened.directory / 'report.md', result.pop('text'))
+  storage.write_text(
+    storage.make_directory(opened.directory / 'eval') / 'seeds.jsonl',
+    ''.join(json.dumps(row) + '\n' for row in rows),
+  )
+  rundir.finish(opened, result)
+  return result
+
+
+def _one_seed(config, model, seed, directory, should_stop) -> dict[str, Any]:
+  train, held_out = _groups(config, seed)
+  writer = writers.combined_writer(
+    [
+      writers.jsonl_writer(directory / 'metrics.jsonl'),
+      writers.tensorboard_writer(directory / 'tensorboard' / f'seed_{seed}'),
+      writers.console_writer(num_steps=config.steps),
+    ]
+  )
+  checkpoints = Checkpoints(directory / 'checkpoints' / f'seed_{seed}')
+  params = fine_tune(
+    model,
+    train,
+    steps=config.steps,
+    batch_size=config.batch_size,
+    learning_rate=config.learning_rate,
+    seed=seed,
+    packing=config.packing,
+    writer=writers.tagged_writer(writer, {'cell': f'seed {seed}'}),
+    log_interval=config.log_interval,
+    checkpoints=checkpoints,
+    save_interval=config.save_interval,
+    should_stop=should_stop,
+  )
+  checkpoints.close()
+  writer.close()
+  return {
+    'seed': seed,
+    'before': nats_per_token(model, model.init(jax.random.key(seed)), held_out),
+    'after': nats_per_token(model, params, held_out),
+    'on_training': nats_per_token(model, params, train[: len(held_out)]),
+    'held_out': len(held_out),
+  }
+
+
+def nats_per_token(
+  model: Model, params: PyTree, groups: Sequence[Group]
+) -> float:
+  """Σ −log π / Σ tokens over completions, EOS counted."""
+  groups = [
+    dataclasses.replace(group, index=i) for i, group in enumerate(groups)
+  ]
+  batches = pipeline.evaluation_batches(groups, batch_size=128)
+  tokens = sum(len(group.completions[0]) for group in groups)
+  return float(-completion_logps(model, params, batches).sum() / tokens)
+
+
+def _groups(config: Config, seed: int) -> tuple[list[Group], list[Group]]:
+  """Training and held-out completions; groups are split, not rows."""
+  if not config.data:
+    sizes = BallotSizes(
+      difficulty=config.difficulty,
+      num_pairs=0,
+      num_validation=0,
+      sft_steps=config.steps,
+      sft_learning_rate=config.learning_rate,
+      steps=0,
+      batch_size=config.batch_size,
+      preference='argmax',
+      packing=config.packing,
+    )
+    return demonstrations(seed, sizes)
+  records, read = load(config.data)
+  if seed == 0:
+    print(read)
+  parts = split(records, seed=seed, fractions={'train': 0.9, 'held_out': 0.1})
+  check_leak(parts)
+  return tuple(_encoded(config, part) for part in parts.values())
+
+
+def _encoded(config: Config, records: Sequence[Any]) -> list[Group]:
+  good = []
+  for record in records:
+    if isinstance(record, Unpaired) and record.label:
+      good.append(record)
+    elif isinstance(record, Preference):
+      good.append(
+        Unpaired(
+          prompt=record.prompt,
+          completion=record.chosen,
+          label=True,
+          index=record.index,
+          group=record.group,
+          weight=record.weight,
+          path=record.path,
+          line=record.line,
+        )
+      )
+  if not good:
+    raise DataError(
+      'holds no completion to learn from in one of the splits',
+      'Give {prompt, chosen, rejected} rows, or rows with label true',
+      config.data,
+      field='label',
+    )
+  return encode(
+    good,
+    ByteTokenizer(),
+    max_prompt_length=config.max_prompt_length,
+    max_completion_length=config.max_completion_length,
+  )[0]
+
+
+def _report(config, model, vocab_size, rows) -> dict[str, Any]:
+  series = {
+    name: np.array([row[name] for row in rows])
+    for name in ('before', 'after', 'on_training')
+  }
+  gain = paired_difference(series['before'], series['after'])
+  learned = (
+    'one seed, so no interval'
+    if gain.low is None
+    else 'learned'
+    if gain.low > 0
+    else 'not shown to have learned'
+  )
+  params = count_params(jax.eval_shape(lambda: model.init(jax.random.key(0))))
+  lines = [
+    [name, tables.estimate(mean_interval(values))]
+    for name, values in (
+      ('held out, before', series['before']),
+      ('held out, after', series['after']),
+      ('training rows, after', series['on_training']),
+    )
+  ]
+  lines.append(['uniform guess, log V', f'{math.log(vocab_size):.3f}'])
+  text = '\n\n'.join(
+    [
+      f'# Supervised fine-tuning: {config.data or config.task}',
+      f'{params:,} parameters, {config.steps} updates of {config.batch_size} '
+      f'completions, {config.seeds} seeds; each redraws data, start and order; '
+      'intervals are over seeds.',
+      tables.table(['completions', 'nats per token'], lines),
+      f'Before minus after, paired by seed: {tables.estimate(gain)} nats per '
+      f'token: {learned}.',
+    ]
+  )
+  print(text)
+  return {
+    'text': text + '\n',
+    'after': list(mean_interval(series['after'])),
+    'gain': list(gain),
+  }
+
+
+if __name__ == '__main__':
+  common.main(Config, run)
