@@ -3,6 +3,7 @@
 import importlib.util
 import re
 
+import numpy as np
 import pytest
 
 from alignment.losses import table
@@ -48,6 +49,17 @@ def test_the_first_two_blocks_are_whole():
     (pins,) = re.findall(r'-c (\S+)', lines[2])
     assert (ROOT / pins).is_file()
     assert lines[-1].startswith(last)
+
+
+def test_the_python_example_runs():
+  (example,) = re.findall(r'^```python\n(.*?)^```$', README, re.M | re.S)
+  rng = np.random.default_rng(5)
+  names = re.findall(r'\w+_logps', example)
+  given = {name: rng.normal(-20, 3, size=6) for name in names}
+  given |= {'weights': rng.uniform(0, 2, size=6), 'z': rng.normal(size=4)}
+  exec(example, given)
+  assert given['losses'].shape == (6,)
+  assert given['term'].total.shape == ()
 
 
 @pytest.mark.parametrize('name', DOCUMENTS)
