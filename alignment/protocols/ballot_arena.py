@@ -11,6 +11,7 @@ import numpy as np
 
 from alignment.data import pipeline
 from alignment.data.layout import Group
+from alignment.metrics import divergence
 from alignment.models.model import Model
 from alignment.protocols.arena import (
   Arena,
@@ -23,7 +24,7 @@ from alignment.protocols.arena import (
 from alignment.protocols.base_models import BaseModels
 from alignment.protocols.supervised import fine_tune
 from alignment.roles.scoring import completion_logps
-from alignment.tasks import ballot, exact, preferences
+from alignment.tasks import ballot, preferences
 from alignment.tasks.ballot_grammar import DIFFICULTIES
 from alignment.training.writers import Writer
 from alignment.types import PyTree
@@ -61,10 +62,10 @@ class BallotSizes:
   num_validation_prompts: int = 64
   num_validation: int
   num_test_prompts: int = 32
-  num_test: int = 1000
-  num_demonstrations: int = 4096
-  inverse_temperature: float = 2.0
-  uniform: float = 0.2
+  num_test: int = 4096
+  num_demonstrations: int = 16384
+  inverse_temperature: float = 4.0
+  uniform: float = 0.1
   sft_steps: int
   sft_learning_rate: float
   steps: int
@@ -228,7 +229,7 @@ def _demonstrations(world, sizes, rng) -> list[Group]:
 
 
 def _split(world, logps, num_pairs, sizes, rng) -> Split:
-  policy = np.exp(exact.renormalise(logps)[0])
+  policy = np.exp(divergence.renormalise(logps))
   pairs = preferences.preference_pairs(
     world.rewards,
     policy,
@@ -270,47 +271,52 @@ def _yardstick(
 ) -> Callable[[PyTree, np.ndarray], Measured]:
   """Exact expectations of a policy over the test prompts."""
   score = enumerator(model, world)
-  reference = exact.renormalise(start_logps)[0]
-  floor = exact.expected_reward(reference, world.rewards).mean()
+  reference = divergence.renormalise(start_logps)
+  floor = divergence.expectation(reference, world.rewards).mean()
   if sizes.preference == 'bt':
     # What DPO with this beta converges to on clean Bradley-Terry labels.
-    optimum = exact.optimal_logps(
+    optimum = divergence.tilt(
       reference, world.rewards, beta * sizes.temperature
     )
-    ceiling = exact.expected_reward(optimum, world.rewards).mean()
+    ceiling = divergence.expectation(optimum, world.rewards).mean()
   else:
     optimum, ceiling = None, world.rewards.max(axis=1).mean()
-  best = exact.optimal_curve(reference, world.rewards, BETAS)
+  optima = [divergence.tilt(reference, world.rewards, b) for b in BETAS]
+  optimum_kl = [float(divergence.kl(o, reference).mean()) for o in optima]
+  optimum_gold = np.array(
+    [divergence.expectation(o, world.rewards).mean() for o in optima]
+  )
 
   def scaled(gold: np.ndarray) -> list[float]:
     return ((gold - floor) / (ceiling - floor)).tolist()
 
   def measure(params: PyTree, margin: np.ndarray) -> Measured:
-    policy, mass = exact.renormalise(score(params))
+    logps = score(params)
+    policy = divergence.renormalise(logps)
     correct = agreement(pairs, margin)
     tilted = [
-      exact.renormalise(reference + tilt * (policy - reference))[0]
+      divergence.renormalise(reference + tilt * (policy - reference))
       for tilt in TILTS
     ]
     gold = np.array(
-      [exact.expected_reward(t, world.rewards).mean() for t in tilted]
+      [divergence.expectation(t, world.rewards).mean() for t in tilted]
     )
-    divergence = [float(exact.kl(t, reference).mean()) for t in tilted]
+    moved = [float(divergence.kl(t, reference).mean()) for t in tilted]
     here = TILTS.index(1.0)
     summary = {
       'accuracy': float(correct.mean()),
       'gold': scaled(gold)[here],
       'gold_raw': float(gold[here]),
-      'kl': divergence[here],
-      'mass': float(mass.mean()),
+      'kl': moved[here],
+      'mass': float(np.exp(divergence.log_mass(logps)).mean()),
     }
     if optimum is not None:
-      summary['kl_from_optimum'] = float(exact.kl(optimum, policy).mean())
+      summary['kl_from_optimum'] = float(divergence.kl(optimum, policy).mean())
     curves = {
-      'kl': divergence,
+      'kl': moved,
       'gold': scaled(gold),
-      'optimum_kl': best.kl.mean(axis=1).tolist(),
-      'optimum_gold': scaled(best.gold.mean(axis=1)),
+      'optimum_kl': optimum_kl,
+      'optimum_gold': scaled(optimum_gold),
     }
     return Measured(summary, correct, curves)
 

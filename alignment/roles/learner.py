@@ -151,7 +151,10 @@ def _nll(numbers: Numbers, batch: Batch) -> Term:
   chosen = at_slots(numbers['logps'], examples.chosen)
   tokens = at_slots(batch.completions.length, examples.chosen)
   real = examples.weight > 0
-  scaled = jnp.where(real, examples.coefficient * chosen, 0.0)
+  # Each factor apart: where(real, a · b, 0) would pass on NaN · 0 backwards.
+  scaled = jnp.where(real, examples.coefficient, 0.0) * jnp.where(
+    real, chosen, 0.0
+  )
   return nll_per_token(scaled, jnp.where(real, tokens, 0), examples.weight)
 
 
