@@ -67,8 +67,9 @@ def pmap_step(
 
 def replicate(state: TrainState) -> TrainState:
   """The state stacked once per local device, as `pmap_step` takes it."""
-  devices = np.arange(jax.local_device_count())
-  return jax.pmap(lambda _, tree: tree, in_axes=(0, None))(devices, state)
+  # Under the step's axis name, or its second call would compile again.
+  spread = jax.pmap(lambda _, tree: tree, 'devices', in_axes=(0, None))
+  return spread(np.arange(jax.local_device_count()), state)
 
 
 def _own_rows(count: int, tree: Batch) -> Batch:

@@ -14,7 +14,7 @@ from alignment.roles.learner import sft_objective
 from alignment.training.checkpoints import Checkpoints
 from alignment.training.loop import train
 from alignment.training.optimizer import make_optimizer
-from alignment.training.pmap import pmap_step
+from alignment.training.pmap import pmap_step, replicate
 from alignment.training.preemption import Preempted
 from alignment.training.refusals import NonFiniteError
 from alignment.training.step import init_state
@@ -269,13 +269,10 @@ def test_a_loop_continues_from_the_step_of_its_state():
 def test_a_pmapped_step_runs_in_the_same_loop():
   optimizer = make_optimizer(learning_rate=0.1)
   state = init_state(MODEL.init(jax.random.key(0)), optimizer)
-  stacked = jax.pmap(lambda _, tree: tree, 'devices', in_axes=(0, None))(
-    np.arange(jax.local_device_count()), state
-  )
   writer, rows, _ = _recorder()
   state = train(
     pmap_step(sft_objective(MODEL), optimizer),
-    stacked,
+    replicate(state),
     Frozen(),
     [batch_of(unit_pairs(13), rows=16)] * 6,
     num_steps=6,
