@@ -168,7 +168,7 @@ def _worlds(seed: int, sizes: BallotSizes):
 
 
 def enumerator(
-  model: Model, world: ballot.World, *, per_tree: int = 12
+  model: Model, world: ballot.World, *, per_tree: int = 6
 ) -> Callable[[PyTree], np.ndarray]:
   """Scores every completion of every prompt: params -> `[P, C]` logps, nats.
 
@@ -190,7 +190,7 @@ def enumerator(
           rejected=0,
         )
       )
-  batches = pipeline.evaluation_batches(groups, batch_size=516)
+  batches = pipeline.evaluation_batches(groups, batch_size=256)
   shape = (len(world.prompts), -1)
 
   def logps(params: PyTree) -> np.ndarray:
