@@ -9,11 +9,14 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from alignment.losses.preference import (
+  AGGREGATES,
   METHODS,
   aggregate_hyperparameters,
   hyperparameters,
   reads,
 )
+from alignment.roles.binding import check_hyperparameters
+from alignment.types import Array
 
 Hyper = tuple[tuple[str, float], ...]
 
@@ -52,7 +55,8 @@ def contestants_at(
   """Everyone who competes at one flip rate.
 
   Losses that assume a rate compete once for each of `assumed`, or, where that
-  is empty, with the rate injected and with that rate wrong by ± misassumed.
+  is empty, with the rate injected and with that rate wrong by ± misassumed, as
+  far as the loss is defined there (exo is not at 0).
 
   Args:
     flip_rate: injected, in [0, ½).
@@ -61,15 +65,25 @@ def contestants_at(
     hyper: loss -> its hyperparameters.
     assumed: rates in [0, ½).
     misassumed: ≥ 0; rates outside [0, ½) are left out.
+
+  Raises:
+    ValueError: a loss that is not defined at a rate of `assumed`, at any rate
+      it would assume, or at its hyperparameters.
   """
   near = (flip_rate, flip_rate - misassumed, flip_rate + misassumed)
   near = [round(rate, 6) for rate in near if 0 <= round(rate, 6) < 0.5]
-  rates = assumed or list(dict.fromkeys(near))
-  return [
-    Contestant(loss, rate, aggregate, hyper[loss])
-    for loss in losses
-    for rate in (rates if takes_rate(loss) else [None])
-  ]
+  near = list(dict.fromkeys(near))
+  competing = []
+  for loss in losses:
+    of_loss = [
+      Contestant(loss, rate, aggregate, hyper[loss])
+      for rate in ((assumed or near) if takes_rate(loss) else [None])
+    ]
+    wrong = [c for c in of_loss if _complaint(c)]
+    if wrong and (assumed or wrong == of_loss):
+      raise ValueError(_complaint(wrong[0]))
+    competing += [c for c in of_loss if c not in wrong]
+  return competing
 
 
 def parse_hyper(
@@ -87,9 +101,18 @@ def parse_hyper(
     beta: for the losses that take one.
 
   Raises:
-    ValueError: an unknown loss or aggregate, a name that a loss it is meant
-      for does not use, or a value that is no number.
+    ValueError: an unknown loss or aggregate, a loss that pairs with flipped
+      labels cannot feed, a name that a loss it is meant for does not use, a
+      beta for all, or a value that is no number.
   """
+  for loss in losses:
+    check_hyperparameters(loss, aggregate, {})
+    if 'label_prob' in reads(loss):
+      raise ValueError(
+        f'--loss={loss}: learns from how sure the labeller was of each pair '
+        '(label_prob), which labels flipped at a known rate do not say; cdpo '
+        'is soft_label at that rate'
+      )
   given = {
     loss: {'beta': beta} if 'beta' in takes(loss, aggregate) else {}
     for loss in losses
@@ -97,6 +120,9 @@ def parse_hyper(
   for entry in entries:
     name, _, text = entry.partition('=')
     only, _, name = name.rpartition('.')
+    value = _number(entry, text)
+    if name == 'beta' and not only:
+      raise ValueError(f'--hyper={entry}: for every loss, give --beta={text}')
     for loss in [only] if only else losses:
       if loss not in given:
         raise ValueError(
@@ -107,10 +133,7 @@ def parse_hyper(
           f'--hyper={entry}: --loss={loss} does not use {name!r}; it takes '
           f'{", ".join(takes(loss, aggregate))}'
         )
-      try:
-        given[loss][name] = float(text)
-      except ValueError:
-        raise ValueError(f'--hyper={entry}: want name=number') from None
+      given[loss][name] = value
   return {loss: tuple(sorted(values.items())) for loss, values in given.items()}
 
 
@@ -131,18 +154,48 @@ def takes_rate(loss: str) -> bool:
 
 def value_at_zero(contestant: Contestant) -> float:
   """The loss of a pair with u = v = 0; NaN for methods without a reference."""
-  arguments = reads(contestant.loss)
-  if 'reference_chosen_logps' not in arguments:
+  if 'reference_chosen_logps' not in reads(contestant.loss):
     return math.nan
+  return float(_at_zero(contestant)[0])
+
+
+def _number(entry: str, text: str) -> float:
+  try:
+    value = float(text)
+  except ValueError:
+    value = math.nan
+  if not math.isfinite(value):
+    raise ValueError(f'--hyper={entry}: want name=number, finite')
+  return value
+
+
+def _at_zero(contestant: Contestant) -> Array:
+  """The method's losses of two pairs with log-probabilities 0."""
+  arguments, known = reads(contestant.loss), hyperparameters(contestant.loss)
   values = {
     'chosen_lengths': 1.0,
     'rejected_lengths': 1.0,
     'label_smoothing': contestant.assumed or 0.0,
-    'label_prob': 1.0,
   }
-  given = {k: jnp.full(1, v) for k, v in values.items() if k in arguments}
-  zero = jnp.zeros(1)
-  loss = METHODS[contestant.loss](
-    zero, zero, zero, zero, **given, **dict(contestant.hyper)
-  )
-  return float(loss[0])
+  given = {k: jnp.full(2, v) for k, v in values.items() if k in arguments}
+  logps = [jnp.zeros(2) for name in arguments if name.endswith('_logps')]
+  own = {k: v for k, v in contestant.hyper if k in known}
+  return METHODS[contestant.loss](*logps, **given, **own)
+
+
+def _complaint(contestant: Contestant) -> str:
+  """Why a contestant cannot be trained; empty where it can."""
+  known = aggregate_hyperparameters(contestant.aggregate)
+  own = {k: v for k, v in contestant.hyper if k in known}
+  ones = jnp.ones(2)
+  if 'swapped_losses' in reads(contestant.aggregate):
+    own['swapped_losses'] = ones
+  try:
+    AGGREGATES[contestant.aggregate](ones, ones, **own)
+    losses = _at_zero(contestant)
+  except ValueError as error:
+    return f'{contestant.name}: {error}'
+  has_start = 'reference_chosen_logps' in reads(contestant.loss)
+  if has_start and not bool(jnp.isfinite(losses).all()):
+    return f'{contestant.name}: the loss is {losses[0]} where it starts'
+  return ''
