@@ -16,10 +16,11 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import jax
+import numpy as np
 from absl import app, flags, logging
 
 from alignment.protocols.base_models import BaseModels
@@ -66,6 +67,51 @@ class Config:
   debug: bool = field(
     False, 'Show the traceback of an error instead of one line.', runtime=True
   )
+
+
+def own_help(own: Mapping[str, Mapping[str, Any]], flag: str) -> str:
+  """The part of a flag's help that says what it is when it is not given.
+
+  Args:
+    own: where -> flag -> value.
+    flag: whose help.
+  """
+  texts = [
+    f'{",".join(map(_plain, np.ravel(values[flag]).tolist()))} ({where})'
+    for where, values in own.items()
+    if flag in values
+  ]
+  return f'If not given: {"; ".join(texts)}.'
+
+
+def fill(
+  config: Config, own: Mapping[str, Mapping[str, Any]], where: str
+) -> Config:
+  """The config with every flag that was not given as it is `where`.
+
+  The run directory stays that of the flags as they were given.
+
+  Args:
+    config: None or () where a flag was not given.
+    own: where -> flag -> value.
+    where: a key of `own`.
+
+  Raises:
+    ValueError: a flag that was given and that has no use there.
+  """
+  missing = {}
+  for flag in {flag: None for values in own.values() for flag in values}:
+    given = getattr(config, flag) not in (None, ())
+    if given and flag not in own[where]:
+      places = ' and '.join(k for k, values in own.items() if flag in values)
+      raise ValueError(
+        f'--{flag}={getattr(config, flag)}: not used by {where}, only by '
+        f'{places}'
+      )
+    if not given and flag in own[where]:
+      missing[flag] = own[where][flag]
+  directory = config.output_dir or default_output_dir(config)
+  return dataclasses.replace(config, output_dir=directory, **missing)
 
 
 def identity(config: Config) -> dict[str, Any]:

@@ -34,18 +34,16 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from alignment.data.source import load
-from alignment.data.tokenizers import ByteTokenizer, HashedTokenizer
+from alignment.data.tokenizers import ByteTokenizer
 from alignment.models.build import build
 from alignment.models.config import TransformerConfig
-from alignment.models.hashed import HashedConfig
-from alignment.protocols import bakeoff, ledger, rounds
-from alignment.protocols.arena import Arena, agreement
+from alignment.protocols import bakeoff, ledger, rounds, settings
+from alignment.protocols.arena import Arena
 from alignment.protocols.ballot_arena import BallotSizes, ballot_arena
 from alignment.protocols.contestants import (
   Contestant,
@@ -53,8 +51,15 @@ from alignment.protocols.contestants import (
   parse_hyper,
   takes_rate,
 )
-from alignment.protocols.records_arena import RecordSizes, records_arena
+from alignment.protocols.records_arena import RecordSizes, records_arenas
+from alignment.protocols.records_policies import (
+  byte_policy,
+  hashed_policy,
+  train_reference,
+)
+from alignment.protocols.records_source import Source, read_source
 from alignment.protocols.standings import Units
+from alignment.protocols.vote_gap import train_gap
 from alignment.tasks.ballot_grammar import VOCABULARY
 from alignment.training import rundir, writers
 from alignment.training.mesh import make_mesh, row_shards
@@ -62,8 +67,11 @@ from alignment.training.preemption import preemption
 from experiments import common
 from experiments.common import field
 from experiments.report import bakeoff as report
+from experiments.report import ballot
+from experiments.report import records as real
 
 BASELINE = 'dpo'
+_own = functools.partial(common.own_help, settings.SETTINGS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +84,7 @@ class Config(common.Config):
   )
   data: str = field(
     '',
-    'Own preferences: a .jsonl, .jsonl.gz or .parquet file, a folder of crowd '
+    'Real preferences: a .jsonl, .jsonl.gz or .parquet file, a folder of crowd '
     'votes, or tfds:name/config:split.',
   )
   model: Literal['transformer', 'hashed'] = field(
@@ -96,8 +104,10 @@ class Config(common.Config):
   beta: float = field(0.2, 'Strength of the KL anchor, > 0.')
   label_smoothing: tuple[float, ...] = field(
     (),
-    'Flip rates that losses assume, in [0, 0.5). Empty: the rate injected, '
-    'and that rate wrong by --misassumed.',
+    'Flip rates that losses assume, in [0, 0.5). If not given: the effective '
+    'rate, and that rate wrong by --misassumed. Effective is what is injected '
+    'on top of the errors that labels have already, where votes or a column '
+    'is_flipped tell how many.',
   )
   misassumed: float = field(
     0.1, 'How wrong the assumed rate is in the extra rows; 0 adds none.'
@@ -114,24 +124,39 @@ class Config(common.Config):
   )
   seeds: int = field(5, 'Independent repetitions: data, noise, start, order.')
   steps: int = field(160, 'Updates of every run.')
-  num_stops: int = field(8, 'Evenly spaced stops at which a run is scored.')
-  num_pairs: int = field(1000, 'Training pairs; 0 takes all of --data.')
-  num_validation: int = field(1024, 'Validation pairs of the embedded task.')
+  num_stops: int | None = field(
+    None, f'Evenly spaced stops at which a run is scored. {_own("num_stops")}'
+  )
+  num_pairs: int | None = field(
+    None, f'Training pairs; 0 takes all of --data. {_own("num_pairs")}'
+  )
+  num_validation: int | None = field(
+    None, f'Validation pairs; 0 takes all. {_own("num_validation")}'
+  )
+  num_test: int | None = field(
+    None, f'Test pairs; 0 takes all. {_own("num_test")}'
+  )
   batch_size: int = field(32, 'Pairs per update.')
   learning_rate: tuple[float, ...] = field(
-    (2e-3, 4e-3), 'Peak rates of the tuning grid; the first is the fixed one.'
+    (),
+    'Peak rates of the tuning grid; the first is the fixed one. '
+    + _own('learning_rate'),
   )
   packing: Literal['shared', 'padded', 'packed'] = field(
     'shared', 'How batches are laid out; results agree to rounding.'
   )
-  sft_steps: int = field(400, 'Updates of the supervised start.')
+  sft_steps: int | None = field(
+    None, f'Updates of the supervised start. {_own("sft_steps")}'
+  )
   sft_learning_rate: float = field(3e-3, 'Its peak rate.')
   width: int = field(32, 'Features of the transformer.')
   depth: int = field(2, 'Its layers.')
   num_heads: int = field(2, 'Its attention heads.')
-  max_prompt_length: int = field(128, 'Tokens of --data prompts; ends kept.')
-  max_completion_length: int = field(
-    128, 'Tokens of --data completions; starts kept.'
+  max_prompt_length: int | None = field(
+    None, f'Tokens of prompts; ends kept. {_own("max_prompt_length")}'
+  )
+  max_completion_length: int | None = field(
+    None, f'Tokens; starts kept. {_own("max_completion_length")}'
   )
   threads: int = field(
     0, 'Cells trained at a time; 0 is one per core.', runtime=True
@@ -151,7 +176,10 @@ class Config(common.Config):
 
 def run(config: Config) -> dict[str, Any]:
   """Trains every cell, writes the report, returns its numbers."""
-  competing = contestants(config)
+  where = settings.where(config.data, config.model)
+  config = common.fill(config, settings.SETTINGS, where)
+  source = read_source(config.data) if config.data else None
+  competing = contestants(config, source)
   opened = common.open_run(config)
   if opened.is_finished:
     print((opened.directory / 'report.md').read_text(encoding='utf-8'))
@@ -161,37 +189,35 @@ def run(config: Config) -> dict[str, Any]:
   threads = 1 if config.mesh else config.threads or os.cpu_count()
   writer = _writer(config, opened.directory)
   with preemption() as should_stop:
-    arenas = build_arenas(config, threads, writer, should_stop)
+    built = build_arenas(config, source, threads, writer, should_stop)
+    arenas = [of_seed[0] for of_seed in built]
+    beside = [arena for of_seed in built for arena in of_seed[1:]]
     one_each = {c.loss: c for row in competing.values() for c in row}
     openings = ledger.in_threads(
       lambda c: bakeoff.opening_loss(c, arenas[0]), one_each.values(), threads
     )
     report.print_openings(dict(zip(one_each, openings, strict=True)))
-    cells = rounds.train_cells(
-      arenas,
-      competing,
-      competing[config.flip_rate[0]][0],
-      grid_of(config),
-      config.noise,
-      rounds.Carrying(
-        directory=opened.directory,
-        threads=threads,
-        mesh=make_mesh(config.mesh) if config.mesh else None,
-        save_interval=config.save_interval,
-        writer=writer,
-        log_interval=config.log_interval,
-        should_stop=should_stop,
-        on_done=report.progress(),
-      ),
-      with_pairs=bool(config.data),
+    carrying = rounds.Carrying(
+      directory=opened.directory,
+      threads=threads,
+      mesh=make_mesh(config.mesh) if config.mesh else None,
+      save_interval=config.save_interval,
+      writer=writer,
+      log_interval=config.log_interval,
+      should_stop=should_stop,
+      on_done=report.progress(),
     )
+    cells = train_cells(config, source, competing, arenas, beside, carrying)
   writer.close()
-  result = report.write(opened.directory, describe(config, arenas), cells)
+  setup = describe(config, source, arenas, cells)
+  result = report.write(opened.directory, setup, cells)
   rundir.finish(opened, result)
   return result
 
 
-def contestants(config: Config) -> dict[float, list[Contestant]]:
+def contestants(
+  config: Config, source: Source | None
+) -> dict[float, list[Contestant]]:
   """Flip rate -> who competes there; the baseline is always first.
 
   Raises:
@@ -211,7 +237,7 @@ def contestants(config: Config) -> dict[float, list[Contestant]]:
     )
   return {
     rate: contestants_at(
-      rate,
+      round(source.effective(rate), 3) if source else rate,
       losses,
       config.aggregate,
       hyper,
@@ -222,147 +248,127 @@ def contestants(config: Config) -> dict[float, list[Contestant]]:
   }
 
 
-def grid_of(config: Config) -> bakeoff.Grid:
-  """Learning rates × evenly spaced stops, the same for every loss."""
-  stops = np.linspace(0, config.steps, config.num_stops + 1).round()[1:]
-  return bakeoff.Grid(config.learning_rate, tuple(int(s) for s in stops))
-
-
 def build_arenas(
   config: Config,
+  source: Source | None,
   threads: int,
   writer: writers.Writer,
   should_stop: Callable[[int], bool],
-) -> list[Arena]:
-  """One arena per seed, built side by side."""
-  build_one = _records(config) if config.data else _ballot(config)
+) -> list[list[Arena]]:
+  """The arenas of every seed, built side by side.
 
-  def build_seed(seed: int) -> Arena:
+  The first of a seed is what is compared; beside a transformer on real text
+  there is one of hashed words, on the same pairs.
+  """
+  build_one = _records(config, source) if source else _ballot(config)
+
+  def build_seed(seed: int) -> list[Arena]:
     tagged = writers.tagged_writer(writer, {'cell': f'sft seed {seed}'})
     return build_one(seed, writer=tagged, should_stop=should_stop)
 
   return ledger.in_threads(build_seed, range(config.seeds), threads)
 
 
-def describe(config: Config, arenas: Sequence[Arena]) -> report.Setup:
+def train_cells(
+  config: Config,
+  source: Source | None,
+  competing: Mapping[float, Sequence[Contestant]],
+  arenas: Sequence[Arena],
+  beside: Sequence[Arena],
+  carrying: rounds.Carrying,
+) -> list[dict[str, Any]]:
+  """The gap, where better labels are known, before any loss; then the rest."""
+  baseline = competing[config.flip_rate[0]][0]
+  grid = settings.grid_of(config.steps, vars(config))
+  cells = train_gap(arenas, baseline, grid, carrying) if source else []
+  if cells:
+    print(real.gap_line(source, arenas, cells, BASELINE))
+  noise = config.noise
+  cells += rounds.train_cells(
+    arenas, competing, baseline, grid, noise, carrying, with_pairs=bool(source)
+  )
+  grid = settings.grid_of(config.steps, settings.SETTINGS[settings.WORDS])
+  cells += train_reference(
+    beside, config.flip_rate, baseline, grid, noise, carrying
+  )
+  rounds.write_cells(carrying.directory, cells)
+  return cells
+
+
+def describe(
+  config: Config,
+  source: Source | None,
+  arenas: Sequence[Arena],
+  cells: Sequence[Mapping[str, Any]],
+) -> report.Setup:
   """What the report says of the run."""
   grid = ', '.join(f'{rate:g}' for rate in config.learning_rate)
   facts = [
-    f'{config.seeds} seeds; each redraws pairs, flips, start and order, and '
+    f'{config.seeds} seed(s); each redraws pairs, flips, start and order, and '
     'methods share the draws. Every method has the same tuning grid '
     f'({grid} × {config.num_stops} stops up to step {config.steps}), selected '
     'on noisy validation pairs by best-temperature negative log-likelihood. '
-    f'β = {config.beta:g}, noise: {config.noise}, {config.num_pairs} pairs.',
+    f'β = {config.beta:g}, noise: {config.noise}, '
+    f'{len(arenas[0].train.pairs)} pairs.',
   ]
+  if source:
+    given = source, arenas, cells, config.flip_rate, config.model, BASELINE
+    facts = real.facts(*given) + facts
+  else:
+    facts.append(ballot.facts(config.preference))
   return report.Setup(
     title=f'Preference losses under noise: {config.data or config.task}',
-    facts=facts + _facts(config, arenas),
+    facts=facts,
     flip_rates=config.flip_rate,
-    metrics=('accuracy',) if config.data else ('accuracy', 'gold'),
-    units=Units(_clusters(arenas) if config.data else None),
+    metrics=(real.METRIC,) if source else ('accuracy', 'gold'),
+    units=real.units(arenas) if source else Units(),
     baseline=BASELINE,
-    start=_start(config, arenas),
+    start={
+      name: float(np.mean([a.floor[name] for a in arenas]))
+      for name in arenas[0].floor
+    },
   )
 
 
-def _facts(config: Config, arenas: Sequence[Arena]) -> list[str]:
-  if not config.data:
-    target = (
-      'π*(β) ∝ π_ref · exp(r / β)'
-      if config.preference == 'bt'
-      else 'the best completion (argmax labels have no finite optimum)'
-    )
-    return [
-      "Accuracy: held-out pairs ordered as by gold reward, in each loss's own "
-      'score. Gold: exact E[gold] over all completions of held-out prompts, 0 '
-      f'the start, 1 {target}. KL: exact, to the start, nats. Both are '
-      "conditioned on the task's completions; mass is the probability that the "
-      'policy gives them.'
-    ]
-  text = [
-    'Accuracy is agreement with a held-out label, which is itself noisy; '
-    'injected flips add to what is there. Intervals are over clusters, '
-    'which were split.'
-  ]
-  length = [
-    agreement(a.test.pairs, -np.diff(a.test.pairs.lengths)[:, 0])
-    for a in arenas
-  ]
-  ceiling = [
-    np.maximum(a.test.pairs.vote_share, 1 - a.test.pairs.vote_share)
-    for a in arenas
-  ]
-  return [
-    *text,
-    f'Length only (longer is better): {np.concatenate(length).mean():.3f}; '
-    'either side always: .5, as the order of completions is random; best '
-    f'possible on these votes: {np.concatenate(ceiling).mean():.3f}.',
-  ]
-
-
-def _clusters(arenas: Sequence[Arena]) -> dict[int, list[str]]:
-  return {a.seed: [str(c) for c in a.test.pairs.cluster] for a in arenas}
-
-
-def _start(config: Config, arenas: Sequence[Arena]) -> dict[str, float]:
-  measured = [a.floor for a in arenas]
-  return {
-    name: float(np.mean([m[name] for m in measured])) for name in measured[0]
-  }
-
-
-def _ballot(config: Config) -> Callable[..., Arena]:
-  if config.model != 'transformer':
-    raise ValueError(f'--model={config.model} needs --data')
+def _ballot(config: Config) -> Callable[..., list[Arena]]:
   transformer = _transformer(config, len(VOCABULARY))
-  sizes = BallotSizes(
-    difficulty=config.difficulty,
-    num_pairs=config.num_pairs,
-    num_validation=config.num_validation,
-    sft_steps=config.sft_steps,
-    sft_learning_rate=config.sft_learning_rate,
-    steps=config.steps,
-    batch_size=config.batch_size,
-    preference=config.preference,
-    packing=config.packing,
-    row_multiple=row_shards(make_mesh(config.mesh)),
-  )
-  return functools.partial(
+  build_one = functools.partial(
     ballot_arena,
     model=build(transformer),
-    sizes=sizes,
+    sizes=_sizes(config, BallotSizes),
     beta=config.beta,
     base_models=common.base_models(config, repr(transformer)),
   )
+  return lambda seed, **carrying: [build_one(seed, **carrying)]
 
 
-def _records(config: Config) -> Callable[..., Arena]:
-  records, read = load(config.data)
-  print(read)
+def _records(config: Config, source: Source) -> Callable[..., list[Arena]]:
   if config.model == 'hashed':
-    tokenizer = HashedTokenizer()
-    model = build(HashedConfig(tokenizer.vocab_size))
+    policies = [hashed_policy(config.max_completion_length)]
   else:
-    tokenizer = ByteTokenizer()
-    model = build(_transformer(config, tokenizer.vocab_size))
-  sizes = RecordSizes(
-    num_pairs=config.num_pairs,
-    max_prompt_length=config.max_prompt_length,
-    max_completion_length=config.max_completion_length,
-    sft_steps=0 if config.model == 'hashed' else config.sft_steps,
-    sft_learning_rate=config.sft_learning_rate,
-    steps=config.steps,
-    batch_size=config.batch_size,
-    packing=config.packing,
-    row_multiple=row_shards(make_mesh(config.mesh)),
-  )
+    own = byte_policy(
+      _transformer(config, ByteTokenizer.vocab_size),
+      max_prompt_length=config.max_prompt_length,
+      max_completion_length=config.max_completion_length,
+      sft_steps=config.sft_steps,
+      sft_learning_rate=config.sft_learning_rate,
+    )
+    policies = [own, hashed_policy()]
   return functools.partial(
-    records_arena,
-    model=model,
-    tokenizer=tokenizer,
-    records=records,
-    sizes=sizes,
+    records_arenas,
+    policies=policies,
+    records=source.records,
+    sizes=_sizes(config, RecordSizes),
   )
+
+
+def _sizes(config: Config, kind: type) -> Any:
+  """`kind` with the flags that bear the names of its fields."""
+  given = {
+    f.name: getattr(config, f.name, None) for f in dataclasses.fields(kind)
+  }
+  given = {name: value for name, value in given.items() if value is not None}
+  return kind(**given, row_multiple=row_shards(make_mesh(config.mesh)))
 
 
 def _transformer(config: Config, vocab_size: int) -> TransformerConfig:

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from alignment.data.tokenizers import ByteTokenizer, HashedTokenizer
 from alignment.models.build import build
 from alignment.models.config import TransformerConfig
 from alignment.models.hashed import HashedConfig
+from alignment.protocols.arena import Arena
+from alignment.protocols.bakeoff import Grid
+from alignment.protocols.contestants import Contestant
 from alignment.protocols.records_arena import Policy
 from alignment.protocols.records_draw import Reading
+from alignment.protocols.rounds import (
+  Carrying,
+  Job,
+  noisy_labels,
+  train_jobs,
+)
+from alignment.protocols.standings import Cell
 
+HASHED = 'hashed words'
+"""The role of the linear reference that stands beside a transformer."""
 HASHED_LENGTH = 256
 """Distinct words and word pairs of a completion; longer ones lose the last."""
 
@@ -44,3 +58,33 @@ def hashed_policy(max_completion_length: int = HASHED_LENGTH) -> Policy:
   tokenizer = HashedTokenizer()
   model = build(HashedConfig(tokenizer.vocab_size))
   return Policy(model, Reading(tokenizer, None, max_completion_length))
+
+
+def train_reference(
+  arenas: Sequence[Arena],
+  flip_rates: Sequence[float],
+  baseline: Contestant,
+  grid: Grid,
+  noise: str,
+  carrying: Carrying,
+) -> list[Cell]:
+  """The baseline alone, of another policy on the same pairs and flips.
+
+  Args:
+    arenas: of that policy, one per seed.
+    flip_rates: injected.
+    baseline: what is trained.
+    grid: its tuning budget.
+    noise: key of `NOISE`.
+    carrying: how.
+
+  Returns:
+    One cell per arena and rate, of role `HASHED`.
+  """
+  jobs = [
+    (arena, Job(rate, HASHED, baseline, labels, grid))
+    for arena in arenas
+    for rate in flip_rates
+    for labels in [noisy_labels(arena, noise, rate, {})]
+  ]
+  return train_jobs(jobs, carrying, with_pairs=True)

@@ -36,7 +36,8 @@ class Job(NamedTuple):
   Attributes:
     flip_rate: injected.
     role: `contestant`, or a control: `clean` (best known labels), `unflipped`
-      (flipped pairs left out), `leak`, `leak complement`.
+      (flipped pairs left out), `leak`, `leak complement`; or what a protocol
+      of its own calls it.
     contestant: what is trained.
     labels: on which labels.
     grid: with which tuning budget.
@@ -134,27 +135,50 @@ def train_cells(
     with_pairs: see `bakeoff.row_of`.
 
   Returns:
-    One cell per arena and job, also in `eval/cells.jsonl`; see `standings`.
+    One cell per arena and job; see `standings`.
   """
-  work, named = {}, []
-  for arena in arenas:
-    for job in jobs_of(arena, contestants, baseline, grid, noise):
-      key = fingerprint(arena.seed, job)
-      named.append((arena.seed, job, key))
-      work.setdefault(
-        key,
-        functools.partial(_train, arena, job, key, carrying, with_pairs),
-      )
+  jobs = [
+    (arena, job)
+    for arena in arenas
+    for job in jobs_of(arena, contestants, baseline, grid, noise)
+  ]
+  return train_jobs(jobs, carrying, with_pairs=with_pairs)
+
+
+def train_jobs(
+  jobs: Sequence[tuple[Arena, Job]], carrying: Carrying, *, with_pairs: bool
+) -> list[dict[str, Any]]:
+  """Trains what is not in the ledger of the run; jobs that coincide, once.
+
+  Args:
+    jobs: each with the arena it is trained in.
+    carrying: how.
+    with_pairs: see `bakeoff.row_of`.
+
+  Returns:
+    One cell per job, in order.
+  """
+  keys = [fingerprint(arena, job) for arena, job in jobs]
+  work = {
+    key: functools.partial(_train, arena, job, key, carrying, with_pairs)
+    for key, (arena, job) in zip(keys, jobs, strict=True)
+  }
   rows = ledger.carry_out(
     work,
     carrying.directory / 'eval' / 'outcomes.jsonl',
     threads=carrying.threads,
     on_done=carrying.on_done,
   )
-  cells = [cell(seed, job, rows[key]) for seed, job, key in named]
+  return [
+    cell(arena.seed, job, rows[key])
+    for key, (arena, job) in zip(keys, jobs, strict=True)
+  ]
+
+
+def write_cells(directory: pathlib.Path, cells: Sequence[Mapping]) -> None:
+  """Writes `eval/cells.jsonl`, what the tables of a run are made from."""
   lines = ''.join(json.dumps(c) + '\n' for c in cells)
-  storage.write_text(carrying.directory / 'eval' / 'cells.jsonl', lines)
-  return cells
+  storage.write_text(directory / 'eval' / 'cells.jsonl', lines)
 
 
 def cell(seed: int, job: Job, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,14 +248,17 @@ def complement(labels: Labels) -> Labels:
   )
 
 
-def fingerprint(seed: int, job: Job) -> str:
-  """Equal for jobs that train and select the very same thing."""
+def fingerprint(arena: Arena, job: Job) -> str:
+  """Equal for jobs of a run that train and select the very same thing."""
   contestant = job.contestant
   if contestant.assumed == 0 and contestant.loss in AT_ZERO:
     contestant = contestant._replace(
       loss=AT_ZERO[contestant.loss], assumed=None
     )
-  digest = hashlib.sha256(repr((seed, contestant, job.grid)).encode())
+  # Two policies may meet on the same pairs: their params tell them apart.
+  shapes = jax.tree.map(np.shape, arena.start)
+  what = (arena.seed, shapes, contestant, job.grid)
+  digest = hashlib.sha256(repr(what).encode())
   for array in job.labels:
     digest.update(np.ascontiguousarray(array).tobytes())
   return digest.hexdigest()

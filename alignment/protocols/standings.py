@@ -18,10 +18,16 @@ from alignment.metrics.comparison import Best, Recovery, best_of, recovery
 from alignment.metrics.intervals import (
   Estimate,
   clustered_mean,
+  covers,
   mean_interval,
 )
 
 Cell = Mapping[str, Any]
+
+PER_PAIR = ('agreement',)
+"""Metrics that a cell also keeps for every test pair, in `correct`."""
+RECOVERABLE = ('accuracy', 'gold', 'agreement')
+"""Metrics with a ceiling, the baseline on clean labels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,25 +35,29 @@ class Units:
   """What an interval is over.
 
   Attributes:
-    clusters: seed -> `[n_test]` name of the cluster of every test pair; None
-      where the seed is the unit (everything is redrawn with it).
+    clusters: seed -> `[n_test]` name of the cluster of every test pair; a
+      cluster's pairs are pooled over the seeds that test it. None where the
+      seed is the unit (everything is redrawn with it). With one seed there is
+      no interval over clusters either: it would speak of new text for the same
+      trained models, and not of the losses.
   """
 
   clusters: Mapping[int, Sequence[str]] | None = None
 
-  @property
-  def name(self) -> str:
-    return 'seeds' if self.clusters is None else 'clusters of test pairs'
+  def by_pair(self, metric: str) -> bool:
+    """Whether a metric's interval is over clusters of test pairs."""
+    many = self.clusters is not None and len(self.clusters) > 1
+    return many and metric in PER_PAIR
 
   def values(self, cells: Sequence[Cell], setting: str, metric: str):
-    """Scores by unit: `[S]` by seed, or `[Σ n_test]` by row for accuracy."""
-    if self.clusters is None or metric != 'accuracy':
+    """Scores by unit: `[S]` by seed, or `[Σ n_test]` by test pair."""
+    if not self.by_pair(metric):
       return np.array([c[setting]['summary'][metric] for c in cells])
     return np.concatenate([c[setting]['correct'] for c in cells])
 
   def groups(self, cells: Sequence[Cell], metric: str) -> np.ndarray | None:
     """The cluster of every row, or None where the unit is the seed."""
-    if self.clusters is None or metric != 'accuracy':
+    if not self.by_pair(metric):
       return None
     return np.concatenate([self.clusters[c['seed']] for c in cells])
 
@@ -164,11 +174,8 @@ def _standing(rows, base, clean, setting, metrics, units) -> Standing:
     if is_base:
       continue
     differences[metric] = units.difference(rows, base, setting, metric)
-    if clean and units.clusters is None and metric in ('accuracy', 'gold'):
-      scores = [
-        units.values(group, setting, metric) for group in (rows, base, clean)
-      ]
-      recovered[metric] = recovery(*scores)
+    if clean and metric in RECOVERABLE:
+      recovered[metric] = _recovery(rows, base, clean, setting, metric, units)
   return Standing(
     name=rows[0]['name'],
     assumed=rows[0]['assumed'],
@@ -181,6 +188,18 @@ def _standing(rows, base, clean, setting, metrics, units) -> Standing:
       for row in rows
     ],
   )
+
+
+def _recovery(rows, base, clean, setting, metric, units) -> Recovery:
+  if not units.by_pair(metric):
+    scores = [units.values(c, setting, metric) for c in (rows, base, clean)]
+    return recovery(*scores)
+  gap = units.difference(clean, base, setting, metric)
+  if covers(gap, 0):
+    return Recovery(None, gap)
+  # A ratio of clustered sums has no simple interval: the point alone.
+  gain = units.difference(rows, base, setting, metric)
+  return Recovery(Estimate(gain.value / gap.value, None, None, gap.count), gap)
 
 
 def _mean_fitted(rows: Sequence[Cell], setting: str) -> float:

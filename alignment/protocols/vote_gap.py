@@ -8,58 +8,47 @@ rank losses.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import numpy as np
-
-from alignment.data.records import Preference, Record, VotedPair
-from alignment.data.votes import ceiling
 from alignment.metrics.intervals import Estimate
 from alignment.protocols.arena import Arena
 from alignment.protocols.bakeoff import Grid
 from alignment.protocols.contestants import Contestant
-from alignment.protocols.rounds import Job, best_labels, noisy_labels
+from alignment.protocols.rounds import (
+  Carrying,
+  Job,
+  best_labels,
+  noisy_labels,
+  train_jobs,
+)
 from alignment.protocols.standings import Cell, Units, select
 
 AT_HAND, BEST = 'labels at hand', 'best labels known'
 
 
-def natural_flip_rate(records: Sequence[Record]) -> float | None:
-  """How often the labels at hand err before any noise is injected.
-
-  From votes it is `Ceiling.flip_rate`, exact where all votes err alike and
-  otherwise a lower bound of the mean; from rows that say `is_flipped`, their
-  share. Single labels do not identify it: flips and stochastic preferences
-  look the same.
-
-  Args:
-    records: preferences, or pairs with votes.
-
-  Returns:
-    In [0, ½], or None where it is not identified.
-  """
-  if isinstance(records[0], VotedPair):
-    return ceiling(records).flip_rate
-  known = [r.is_flipped for r in records if isinstance(r, Preference)]
-  if None in known:
-    return None
-  return float(np.mean(known))
-
-
-def has_gap(arenas: Sequence[Arena]) -> bool:
-  """Whether better labels than those at hand are known for any pair."""
-  return any(arena.train.pairs.observed_flip.any() for arena in arenas)
-
-
-def gap_jobs(arena: Arena, baseline: Contestant, grid: Grid) -> Iterator[Job]:
+def train_gap(
+  arenas: Sequence[Arena],
+  baseline: Contestant,
+  grid: Grid,
+  carrying: Carrying,
+) -> list[Cell]:
   """The baseline on the labels at hand and on the best known, no noise added.
 
   Validation labels follow: selection on labels at hand is part of what they
   cost.
+
+  Returns:
+    Two cells per arena; none where no better labels are known.
   """
-  at_hand = noisy_labels(arena, 'exact_count', 0.0, {})
-  yield Job(0.0, AT_HAND, baseline, at_hand, grid)
-  yield Job(0.0, BEST, baseline, best_labels(arena), grid)
+  if not any(arena.train.pairs.observed_flip.any() for arena in arenas):
+    return []
+  jobs = []
+  for arena in arenas:
+    at_hand = noisy_labels(arena, 'exact_count', 0.0, {})
+    best = best_labels(arena)
+    jobs.append((arena, Job(0.0, AT_HAND, baseline, at_hand, grid)))
+    jobs.append((arena, Job(0.0, BEST, baseline, best, grid)))
+  return train_jobs(jobs, carrying, with_pairs=True)
 
 
 def gap(cells: Sequence[Cell], units: Units, metric: str) -> Estimate | None:

@@ -73,7 +73,7 @@ def progress() -> Callable[[str, dict, int, int], None]:
     stop, summary = row['selected']['stop'], row['selected']['summary']
     scores = '  '.join(
       f'{name} {summary[name]:.3f}'
-      for name in ('accuracy', 'gold', 'kl')
+      for name in ('accuracy', 'agreement', 'gold', 'kl')
       if name in summary
     )
     print(
