@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 import grain
+import jax
 import numpy as np
 
 from alignment.data.layout import Group, capacity_for, tabulate
@@ -170,6 +171,25 @@ def evaluation_batches(
     capacity=capacity,
   )
   return [fill(part) for part in members]
+
+
+def rows_with(batches: Sequence[Batch], wanted: np.ndarray) -> list[Batch]:
+  """The rows that hold certain examples, in batches of the shape given.
+
+  The last batch is filled up by repeating rows.
+
+  Args:
+    batches: laid-out numpy batches of one shape.
+    wanted: indices of examples.
+  """
+  index = np.concatenate([batch.examples.index for batch in batches])
+  rows = np.flatnonzero(np.isin(index, wanted).any(axis=1))
+  if not rows.size:
+    return []
+  size = len(batches[0].tokens)
+  rows = np.resize(rows, (-(-rows.size // size), size))
+  whole = jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
+  return [jax.tree.map(lambda x, part=part: x[part], whole) for part in rows]
 
 
 def _filler(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 
@@ -43,12 +44,12 @@ class Pairs:
   def __len__(self) -> int:
     return len(self.groups)
 
-  @property
+  @functools.cached_property
   def first_is_better(self) -> np.ndarray:
     """`[n]` bool, the best label known: completion 0 over completion 1."""
     return np.array([g.chosen == 0 for g in self.groups], bool)
 
-  @property
+  @functools.cached_property
   def lengths(self) -> np.ndarray:
     """`[n, 2]` predicted tokens of the completions."""
     return np.array([[len(c) for c in g.completions] for g in self.groups])
@@ -75,13 +76,30 @@ class Split:
 
   Attributes:
     pairs: n pairs.
-    batches: every pair once, in order.
+    batches: all their completions; every pair once, unless there are places.
     reference: `[n, 2]` Σ log π_ref of the completions, nats.
+    places: `[n, 2, 2]`, the example of `batches` and the completion of it that
+      a completion of a pair is (see `distinct_trees`); None where the examples
+      of `batches` are the pairs.
   """
 
   pairs: Pairs
   batches: Sequence[Batch]
   reference: np.ndarray
+  places: np.ndarray | None = None
+
+  def of_pairs(self, table: np.ndarray) -> np.ndarray:
+    """From numbers of the completions in `batches` to those of the pairs.
+
+    Args:
+      table: `[m, K]`, as `completion_logps` gives them.
+
+    Returns:
+      `[n, 2]`.
+    """
+    if self.places is None:
+      return table
+    return table[self.places[..., 0], self.places[..., 1]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -20,22 +20,19 @@ import numpy as np
 from jax.sharding import Mesh
 
 from alignment.data.layout import relabel
-from alignment.metrics.preference import (
-  accuracy,
-  best_temperature_nll,
-  flipped_fit_share,
-)
+from alignment.data.pipeline import rows_with
+from alignment.metrics.preference import accuracy, best_temperature_nll
 from alignment.models.model import Model
 from alignment.protocols.arena import Arena, Measured, Split
 from alignment.protocols.contestants import Contestant, value_at_zero
 from alignment.protocols.progress import CellCheckpoints, Progress, Stop
 from alignment.roles.learner import preference_objective
 from alignment.roles.scoring import completion_logps, preference_margin
+from alignment.training import writers
 from alignment.training.loop import train
 from alignment.training.mesh import jit_step, place, state_shardings
 from alignment.training.optimizer import make_optimizer, set_learning_rate
 from alignment.training.step import init_state, make_step
-from alignment.training.writers import Writer
 from alignment.types import Batch, Frozen, PyTree, Step, TrainState
 
 OPTIMIZER = make_optimizer(max_grad_norm=1.0)
@@ -95,7 +92,7 @@ def tune(
   mesh: Mesh | None = None,
   checkpoints: CellCheckpoints | None = None,
   save_interval: int = 0,
-  writer: Writer | None = None,
+  writer: writers.Writer | None = None,
   log_interval: int = 0,
   should_stop: Callable[[int], bool] = lambda step: False,
 ) -> Outcome:
@@ -109,12 +106,13 @@ def tune(
     mesh: of the devices; None is one device.
     checkpoints: where the cell is kept and resumed from; None keeps nothing.
     save_interval: in steps; 0 saves only when asked to stop.
-    writer: of training metrics, every `log_interval` steps.
+    writer: of training metrics, every `log_interval` steps, by `rate`.
     log_interval: steps; 0 writes none.
     should_stop: asked after every step; True raises `Preempted`.
   """
   step = compiled_step(arena.model, contestant.loss, contestant.aggregate, mesh)
   order = labelled_order(contestant, arena, labels)
+  scores = _scorer(contestant, arena, labels)
   fresh = functools.partial(_fresh, arena.start, mesh=mesh)
   progress = checkpoints and checkpoints.resume(fresh(grid.learning_rates[0]))
   progress = progress or Progress(0, fresh(grid.learning_rates[0]), [], {})
@@ -128,8 +126,7 @@ def tune(
       checkpoints.follow(progress)
 
     def at_stop(done: int, state: TrainState, rate: float = rate) -> None:
-      scores = _scores(contestant, arena, labels, state.params)
-      stop = Stop(rate, done, *scores)
+      stop = Stop(rate, done, *scores(state.params))
       curve.append(stop)
       for role in _better(stop, kept, grid):
         kept[role] = stop, jax.tree.map(jnp.copy, state.params)
@@ -144,7 +141,8 @@ def tune(
       stops={stop: at_stop for stop in grid.stops},
       checkpoints=checkpoints,
       save_interval=save_interval,
-      writer=writer,
+      # Rates share the steps: each rewinds rows of its own.
+      writer=writer and writers.tagged_writer(writer, {'rate': f'{rate:g}'}),
       log_interval=log_interval,
       should_stop=should_stop,
     )
@@ -250,7 +248,11 @@ def labelled_order(
 
 def margins(contestant: Contestant, arena: Arena, split: Split, params: PyTree):
   """`[n]`, completion 0 over completion 1 in the contestant's own score."""
-  logps = completion_logps(arena.model, params, split.batches)
+  table = completion_logps(arena.model, params, split.batches)
+  return _margins(contestant, split, split.of_pairs(table))
+
+
+def _margins(contestant, split, logps) -> np.ndarray:
   return preference_margin(
     contestant.loss,
     logps,
@@ -260,25 +262,44 @@ def margins(contestant: Contestant, arena: Arena, split: Split, params: PyTree):
   )
 
 
-def _scores(contestant, arena, labels, params) -> tuple[float, float, float]:
-  """noisy_nll, clean_accuracy and fitted of a `Stop`."""
-  pairs = arena.validation.pairs
-  clean = np.where(pairs.first_is_better, 1.0, -1.0)
-  noisy = np.where(labels.validation_flipped, -clean, clean)
-  margin = margins(contestant, arena, arena.validation, params)
-  fitted = math.nan
-  if labels.train_flipped.any():
-    train_clean = np.where(arena.train.pairs.first_is_better, 1.0, -1.0)
-    as_labelled = np.where(labels.train_flipped, -train_clean, train_clean)
-    fitted = flipped_fit_share(
-      as_labelled * margins(contestant, arena, arena.train, params),
-      labels.train_flipped,
+def _scorer(
+  contestant: Contestant, arena: Arena, labels: Labels
+) -> Callable[[PyTree], tuple[float, float, float]]:
+  """params -> noisy_nll, clean_accuracy and fitted of a `Stop`."""
+  sign = np.where(arena.validation.pairs.first_is_better, 1.0, -1.0)
+  noisy_sign = np.where(labels.validation_flipped, -sign, sign)
+  fit = _fit(contestant, arena, labels)
+
+  def scores(params: PyTree) -> tuple[float, float, float]:
+    margin = margins(contestant, arena, arena.validation, params)
+    return (
+      float(best_temperature_nll(noisy_sign * margin).nll),
+      float(accuracy(sign * margin)),
+      fit(params),
     )
-  return (
-    float(best_temperature_nll(noisy * margin).nll),
-    float(accuracy(clean * margin)),
-    float(fitted),
-  )
+
+  return scores
+
+
+def _fit(
+  contestant: Contestant, arena: Arena, labels: Labels
+) -> Callable[[PyTree], float]:
+  """params -> the share of the flipped training pairs fitted; scores no more
+  of the training pairs than it must."""
+  train, flipped = arena.train, labels.train_flipped
+  if not flipped.any():
+    return lambda params: math.nan
+  wrong_sign = np.where(train.pairs.first_is_better, -1.0, 1.0)[flipped]
+  batches = rows_with(train.batches, np.flatnonzero(flipped))
+
+  def fit(params: PyTree) -> float:
+    logps = np.full(train.reference.shape, np.nan, np.float32)
+    found = completion_logps(arena.model, params, batches)
+    logps[: len(found)] = found
+    margin = _margins(contestant, train, logps)[flipped]
+    return float(accuracy(wrong_sign * margin))
+
+  return fit
 
 
 def _better(stop: Stop, kept: dict, grid: Grid) -> Iterator[str]:

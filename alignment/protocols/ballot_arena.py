@@ -11,6 +11,7 @@ import numpy as np
 
 from alignment.data import pipeline
 from alignment.data.layout import Group
+from alignment.data.trees import distinct_trees
 from alignment.metrics import divergence
 from alignment.models.model import Model
 from alignment.protocols.arena import (
@@ -31,6 +32,11 @@ from alignment.types import PyTree
 
 BETAS = tuple(np.geomspace(0.02, 20.0, 25))
 """Where the exact curve of π*_β is drawn."""
+PER_TREE = 8
+"""Completions that share one computation of their prompt: more would spend
+more on attention than they spare."""
+SCORED_ROWS = 128
+"""Rows scored at a time; what they need stays in the processor's cache."""
 TILTS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 """Exponents t of π_ref · (π / π_ref)^t: the policies that the same learned
 log-ratios give at β / t, so that losses can be compared at equal KL."""
@@ -120,7 +126,14 @@ def ballot_arena(
   for name, world in worlds.items():
     score = enumerator(model, world)
     tables[name] = score(start)
-    splits[name] = _split(world, tables[name], counts[name], sizes, pair_rng)
+    splits[name] = _split(
+      world,
+      tables[name],
+      counts[name],
+      sizes,
+      pair_rng,
+      is_held_out=name != 'train',
+    )
   yardstick = _yardstick(
     model, worlds['test'], tables['test'], splits['test'].pairs, sizes, beta
   )
@@ -168,20 +181,19 @@ def _worlds(seed: int, sizes: BallotSizes):
 
 
 def enumerator(
-  model: Model, world: ballot.World, *, per_tree: int = 6
+  model: Model, world: ballot.World
 ) -> Callable[[PyTree], np.ndarray]:
   """Scores every completion of every prompt: params -> `[P, C]` logps, nats.
 
   Args:
     model: the policy.
     world: its prompts and completions.
-    per_tree: completions that share one computation of their prompt.
   """
   num_completions = len(world.lengths)
   groups = []
   for prompt in range(len(world.prompts)):
-    for first in range(0, num_completions, per_tree):
-      members = range(first, min(first + per_tree, num_completions))
+    for first in range(0, num_completions, PER_TREE):
+      members = range(first, min(first + PER_TREE, num_completions))
       groups.append(
         Group(
           prompt=_prompt(world, prompt),
@@ -190,7 +202,7 @@ def enumerator(
           rejected=0,
         )
       )
-  batches = pipeline.evaluation_batches(groups, batch_size=256)
+  batches = pipeline.evaluation_batches(groups, batch_size=SCORED_ROWS)
   shape = (len(world.prompts), -1)
 
   def logps(params: PyTree) -> np.ndarray:
@@ -228,7 +240,7 @@ def _demonstrations(world, sizes, rng) -> list[Group]:
   ]
 
 
-def _split(world, logps, num_pairs, sizes, rng) -> Split:
+def _split(world, logps, num_pairs, sizes, rng, *, is_held_out) -> Split:
   policy = np.exp(divergence.renormalise(logps))
   pairs = preferences.preference_pairs(
     world.rewards,
@@ -252,17 +264,23 @@ def _split(world, logps, num_pairs, sizes, rng) -> Split:
       zip(pairs.prompt, completions, chosen, strict=True)
     )
   ]
+  known = Pairs(
+    groups=groups,
+    observed_flip=np.zeros(num_pairs, bool),
+    cluster=pairs.prompt,
+    gold_margin=pairs.margin,
+    vote_share=(pairs.margin > 0).astype(float),
+    vote_count=np.ones(num_pairs),
+  )
+  # Draws repeat themselves: what is only scored is scored once.
+  trees, places = (
+    distinct_trees(groups, per_tree=PER_TREE) if is_held_out else (groups, None)
+  )
   return Split(
-    Pairs(
-      groups=groups,
-      observed_flip=np.zeros(num_pairs, bool),
-      cluster=pairs.prompt,
-      gold_margin=pairs.margin,
-      vote_share=(pairs.margin > 0).astype(float),
-      vote_count=np.ones(num_pairs),
-    ),
-    pipeline.evaluation_batches(groups, batch_size=500),
+    known,
+    pipeline.evaluation_batches(trees, batch_size=SCORED_ROWS),
     logps[pairs.prompt[:, None], completions],
+    places,
   )
 
 

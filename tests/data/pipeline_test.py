@@ -174,6 +174,40 @@ def test_prefetch_changes_nothing():
 
 
 @pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('wanted', [[], [3], range(1, 43, 2), range(43)])
+def test_rows_with(name, wanted):
+  whole = pipeline.evaluation_batches(TABLE, batch_size=8, packing=name)
+  found = pipeline.rows_with(whole, np.array(wanted, int))
+  rows = collections.Counter()
+  for batch in found:
+    jax.tree.map(
+      lambda x, y: x.shape == y.shape or pytest.fail(f'{x.shape}'),
+      batch,
+      whole[0],
+    )
+    for row in range(len(batch.tokens)):
+      index = batch.examples.index[row]
+      assert set(wanted) & set(index.tolist())
+      rows[tuple(index.tolist())] += 1
+      # The row is the one laid out before, all of it.
+      (same,) = (
+        (b, r)
+        for b in whole
+        for r in range(len(b.tokens))
+        if (b.examples.index[r] == index).all()
+      )
+      jax.tree.map(
+        lambda x, y, r=row, s=same[1]: np.testing.assert_array_equal(
+          x[r], y[s]
+        ),
+        batch,
+        same[0],
+      )
+  held = {i for index in rows for i in index}
+  assert set(wanted) <= held
+
+
+@pytest.mark.parametrize('name', NAMES)
 def test_evaluation_batches(name):
   found = pipeline.evaluation_batches(
     TABLE, batch_size=10, packing=name, row_multiple=4
