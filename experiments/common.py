@@ -30,15 +30,21 @@ from alignment.training.checkpoints import CheckpointError
 HELP = {'--help', '-help', '-h', '--helpshort', '--helpfull'}
 
 
-def field(default: Any, help: str, *, runtime: bool = False) -> Any:
+def field(
+  default: Any, help: str, *, within: str = '', runtime: bool = False
+) -> Any:
   """A config field with the help of its flag.
 
   Args:
     default: the flag's default.
-    help: one sentence, with unit and range.
+    help: one sentence, with its unit.
+    within: the interval of a number, or of each number of a tuple, such as
+      `[0, 0.5)` or `[1, inf)`; its flag's help ends in it.
     runtime: True where a resumed run may change it (where, how, how verbose).
   """
-  metadata = {'help': help, 'runtime': runtime}
+  if within:
+    help = f'{help} Within {within}.'
+  metadata = {'help': help, 'within': within, 'runtime': runtime}
   return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -67,6 +73,22 @@ class Config:
   debug: bool = field(
     False, 'Show the traceback of an error instead of one line.', runtime=True
   )
+
+  def __post_init__(self):
+    """Refuses numbers outside their interval and repeated entries.
+
+    Raises:
+      ValueError: naming the flag, its value and the interval.
+    """
+    for f in dataclasses.fields(self):
+      value = getattr(self, f.name)
+      entries = value if isinstance(value, tuple) else (value,)
+      given = f'--{f.name}={",".join(map(_plain, entries))}'
+      if len(set(entries)) < len(entries):
+        raise ValueError(f'{given}: names the same twice')
+      interval = f.metadata['within']
+      if interval and not all(e is None or _lies(e, interval) for e in entries):
+        raise ValueError(f'{given}: must be within {interval}')
 
 
 def own_help(own: Mapping[str, Mapping[str, Any]], flag: str) -> str:
@@ -270,6 +292,12 @@ def _define(f: dataclasses.Field, hint: Any) -> None:
     flags.DEFINE_string(f.name, default, text)
   else:
     raise TypeError(f'no flag for the field {f.name}: {hint}')
+
+
+def _lies(value: float, interval: str) -> bool:
+  low, high = map(float, interval[1:-1].split(','))
+  excluded = [low] * (interval[0] == '(') + [high] * (interval[-1] == ')')
+  return low <= value <= high and value not in excluded
 
 
 def _plain(value: Any) -> str:

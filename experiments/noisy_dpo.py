@@ -41,16 +41,11 @@ import numpy as np
 
 from alignment.data.tokenizers import ByteTokenizer
 from alignment.models.build import build
-from alignment.models.config import TransformerConfig
-from alignment.protocols import bakeoff, ledger, rounds, settings
+from alignment.models.config import TransformerConfig, plain_config
+from alignment.protocols import ledger, rounds, settings
 from alignment.protocols.arena import Arena
 from alignment.protocols.ballot_arena import BallotSizes, ballot_arena
-from alignment.protocols.contestants import (
-  Contestant,
-  contestants_at,
-  parse_hyper,
-  takes_rate,
-)
+from alignment.protocols.contestants import BASELINE, Contestant, line_up
 from alignment.protocols.records_arena import RecordSizes, records_arenas
 from alignment.protocols.records_policies import (
   byte_policy,
@@ -70,7 +65,6 @@ from experiments.report import bakeoff as report
 from experiments.report import ballot
 from experiments.report import records as real
 
-BASELINE = 'dpo'
 _own = functools.partial(common.own_help, settings.SETTINGS)
 
 
@@ -79,8 +73,8 @@ class Config(common.Config):
   task: Literal['ballot'] = field(
     'ballot', 'Embedded task; used where --data is empty.'
   )
-  difficulty: Literal['default', 'hard'] = field(
-    'default', 'Of the embedded task.'
+  difficulty: Literal['default', 'hard'] | None = field(
+    None, f'Of the embedded task. {_own("difficulty")}'
   )
   data: str = field(
     '',
@@ -99,75 +93,105 @@ class Config(common.Config):
   aggregate: str = field('mean', 'How the losses of a batch become one number.')
   noise: str = field('exact_count', 'Noise model that flips labels.')
   flip_rate: tuple[float, ...] = field(
-    (0.0, 0.2, 0.4), 'Shares of labels flipped, in [0, 0.5).'
+    (0.0, 0.2, 0.4), 'Shares of labels flipped.', within='[0, 0.5)'
   )
-  beta: float = field(0.2, 'Strength of the KL anchor, > 0.')
+  beta: float = field(0.2, 'Strength of the KL anchor.', within='(0, inf)')
   label_smoothing: tuple[float, ...] = field(
     (),
-    'Flip rates that losses assume, in [0, 0.5). If not given: the effective '
-    'rate, and that rate wrong by --misassumed. Effective is what is injected '
-    'on top of the errors that labels have already, where votes or a column '
-    'is_flipped tell how many.',
+    'Flip rates that losses assume. If not given: the effective rate, and that '
+    'rate wrong by --misassumed. Effective is what is injected on top of the '
+    'errors that labels have already, where votes or a column is_flipped tell '
+    'how many.',
+    within='[0, 0.5)',
   )
-  misassumed: float = field(
-    0.1, 'How wrong the assumed rate is in the extra rows; 0 adds none.'
+  misassumed: float | None = field(
+    None,
+    'How wrong the assumed rate is in the extra rows; 0 adds none. If not '
+    'given: 0.1, without --label_smoothing.',
+    within='[0, 0.5)',
   )
   hyper: tuple[str, ...] = field(
     (),
     'Further hyperparameters: name=value for every loss, loss.name=value for '
     'one.',
   )
-  preference: Literal['argmax', 'bt'] = field(
-    'argmax',
+  preference: Literal['argmax', 'bt'] | None = field(
+    None,
     'Clean labels of the embedded task: the better completion always, or with '
-    'Bradley-Terry probability.',
+    f'Bradley-Terry probability. {_own("preference")}',
   )
-  seeds: int = field(5, 'Independent repetitions: data, noise, start, order.')
-  steps: int = field(160, 'Updates of every run.')
+  seeds: int = field(
+    5,
+    'Independent repetitions: data, noise, start, order.',
+    within='[1, inf)',
+  )
+  steps: int = field(160, 'Updates of every run.', within='[1, inf)')
   num_stops: int | None = field(
-    None, f'Evenly spaced stops at which a run is scored. {_own("num_stops")}'
+    None,
+    f'Evenly spaced stops at which a run is scored. {_own("num_stops")}',
+    within='[1, inf)',
   )
   num_pairs: int | None = field(
-    None, f'Training pairs; 0 takes all of --data. {_own("num_pairs")}'
+    None,
+    f'Training pairs; 0 takes all of --data. {_own("num_pairs")}',
+    within='[0, inf)',
   )
   num_validation: int | None = field(
-    None, f'Validation pairs; 0 takes all. {_own("num_validation")}'
+    None,
+    f'Validation pairs; 0 takes all. {_own("num_validation")}',
+    within='[0, inf)',
   )
   num_test: int | None = field(
-    None, f'Test pairs; 0 takes all. {_own("num_test")}'
+    None, f'Test pairs; 0 takes all. {_own("num_test")}', within='[0, inf)'
   )
-  batch_size: int = field(32, 'Pairs per update.')
+  batch_size: int = field(32, 'Pairs per update.', within='[1, inf)')
   learning_rate: tuple[float, ...] = field(
     (),
     'Peak rates of the tuning grid; the first is the fixed one. '
     + _own('learning_rate'),
+    within='(0, inf)',
   )
   packing: Literal['shared', 'padded', 'packed'] = field(
     'shared', 'How batches are laid out; results agree to rounding.'
   )
   sft_steps: int | None = field(
-    None, f'Updates of the supervised start. {_own("sft_steps")}'
+    None,
+    f'Updates of the supervised start. {_own("sft_steps")}',
+    within='[0, inf)',
   )
-  sft_learning_rate: float = field(3e-3, 'Its peak rate.')
-  width: int = field(32, 'Features of the transformer.')
-  depth: int = field(2, 'Its layers.')
-  num_heads: int = field(2, 'Its attention heads.')
+  sft_learning_rate: float | None = field(
+    None, f'Its peak rate. {_own("sft_learning_rate")}', within='(0, inf)'
+  )
+  width: int | None = field(
+    None, f'Features of the transformer. {_own("width")}', within='[1, inf)'
+  )
+  depth: int | None = field(
+    None, f'Its layers. {_own("depth")}', within='[1, inf)'
+  )
+  num_heads: int | None = field(
+    None, f'Its attention heads. {_own("num_heads")}', within='[1, inf)'
+  )
   max_prompt_length: int | None = field(
-    None, f'Tokens of prompts; ends kept. {_own("max_prompt_length")}'
+    None,
+    f'Tokens of prompts; ends kept. {_own("max_prompt_length")}',
+    within='[1, inf)',
   )
   max_completion_length: int | None = field(
-    None, f'Tokens; starts kept. {_own("max_completion_length")}'
+    None,
+    f'Tokens; starts kept. {_own("max_completion_length")}',
+    within='[1, inf)',
   )
   threads: int = field(
-    0, 'Cells trained at a time; 0 is one per core.', runtime=True
+    0, 'Cells at a time; 0: one per core.', within='[0, inf)', runtime=True
   )
   save_interval: int = field(
     0,
     'Steps between saves of a cell in progress; 0 saves it only on SIGTERM.',
+    within='[0, inf)',
     runtime=True,
   )
   log_interval: int = field(
-    20, 'Steps between rows of training metrics.', runtime=True
+    20, 'Steps between metrics; 0 writes none.', within='[0, inf)', runtime=True
   )
   tensorboard: bool = field(
     False, 'Write TensorBoard files as well.', runtime=True
@@ -177,6 +201,7 @@ class Config(common.Config):
 def run(config: Config) -> dict[str, Any]:
   """Trains every cell, writes the report, returns its numbers."""
   where = settings.where(config.data, config.model)
+  settings.check(vars(config), where)
   config = common.fill(config, settings.SETTINGS, where)
   source = read_source(config.data) if config.data else None
   competing = contestants(config, source)
@@ -185,22 +210,19 @@ def run(config: Config) -> dict[str, Any]:
     print((opened.directory / 'report.md').read_text(encoding='utf-8'))
     print(f'{opened.directory} holds a finished run: nothing was repeated.')
     return opened.result
+  mesh = make_mesh(config.mesh) if config.mesh else None
   # Two programs that use the same devices at once would wait for each other.
-  threads = 1 if config.mesh else config.threads or os.cpu_count()
+  threads = 1 if mesh else config.threads or os.cpu_count()
   writer = _writer(config, opened.directory)
   with preemption() as should_stop:
     built = build_arenas(config, source, threads, writer, should_stop)
     arenas = [of_seed[0] for of_seed in built]
     beside = [arena for of_seed in built for arena in of_seed[1:]]
-    one_each = {c.loss: c for row in competing.values() for c in row}
-    openings = ledger.in_threads(
-      lambda c: bakeoff.opening_loss(c, arenas[0]), one_each.values(), threads
-    )
-    report.print_openings(dict(zip(one_each, openings, strict=True)))
+    report.print_openings(rounds.openings(competing, arenas[0], mesh, threads))
     carrying = rounds.Carrying(
       directory=opened.directory,
       threads=threads,
-      mesh=make_mesh(config.mesh) if config.mesh else None,
+      mesh=mesh,
       save_interval=config.save_interval,
       writer=writer,
       log_interval=config.log_interval,
@@ -218,34 +240,19 @@ def run(config: Config) -> dict[str, Any]:
 def contestants(
   config: Config, source: Source | None
 ) -> dict[float, list[Contestant]]:
-  """Flip rate -> who competes there; the baseline is always first.
-
-  Raises:
-    ValueError: an unknown loss, a rate out of range, or a flag that none of
-      the losses uses.
-  """
-  for name in ('flip_rate', 'label_smoothing'):
-    for rate in getattr(config, name):
-      if not 0 <= rate < 0.5:
-        raise ValueError(f'--{name}={rate}: must be in [0, 0.5)')
-  losses = list(dict.fromkeys([BASELINE, *config.loss]))
-  hyper = parse_hyper(config.hyper, losses, config.aggregate, config.beta)
-  if config.label_smoothing and not any(map(takes_rate, losses)):
-    raise ValueError(
-      f'--label_smoothing={config.label_smoothing}: none of --loss='
-      f'{",".join(config.loss)} assumes a flip rate; cdpo, rdpo, forward do'
-    )
-  return {
-    rate: contestants_at(
-      round(source.effective(rate), 3) if source else rate,
-      losses,
-      config.aggregate,
-      hyper,
-      assumed=config.label_smoothing,
-      misassumed=config.misassumed,
-    )
-    for rate in config.flip_rate
-  }
+  """Flip rate -> who competes there; see `line_up`."""
+  return line_up(
+    {
+      rate: round(source.effective(rate), 3) if source else rate
+      for rate in config.flip_rate
+    },
+    config.loss,
+    config.aggregate,
+    config.hyper,
+    beta=config.beta,
+    assumed=config.label_smoothing,
+    misassumed=config.misassumed,
+  )
 
 
 def build_arenas(
@@ -372,15 +379,8 @@ def _sizes(config: Config, kind: type) -> Any:
 
 
 def _transformer(config: Config, vocab_size: int) -> TransformerConfig:
-  return TransformerConfig(
-    vocab_size=vocab_size,
-    width=config.width,
-    depth=config.depth,
-    num_heads=config.num_heads,
-    num_kv_heads=config.num_heads,
-    head_dim=config.width // config.num_heads,
-    mlp_width=2 * config.width,
-  )
+  sizes = {n: getattr(config, n) for n in ('width', 'depth', 'num_heads')}
+  return plain_config(vocab_size, **sizes)
 
 
 def _writer(config: Config, directory: pathlib.Path) -> writers.Writer:

@@ -90,3 +90,33 @@ class TransformerConfig:
     if not holds:
       value = getattr(self, name)
       raise ValueError(f'{name} must be {wanted}, got {value!r}')
+
+
+def plain_config(
+  vocab_size: int, *, width: int, depth: int, num_heads: int
+) -> TransformerConfig:
+  """As many heads for keys as for queries, and an MLP of twice the width.
+
+  Args:
+    vocab_size: V.
+    width: D, a multiple of 2 · num_heads.
+    depth: layers.
+    num_heads: of width / num_heads features each.
+
+  Raises:
+    ValueError: a width that its heads do not share evenly.
+  """
+  if num_heads < 1 or width < 1 or width % (2 * num_heads):
+    raise ValueError(
+      f'width must be a multiple of 2 · num_heads (num_heads={num_heads}), got '
+      f'{width}'
+    )
+  return TransformerConfig(
+    vocab_size=vocab_size,
+    width=width,
+    depth=depth,
+    num_heads=num_heads,
+    num_kv_heads=num_heads,
+    head_dim=width // num_heads,
+    mlp_width=2 * width,
+  )

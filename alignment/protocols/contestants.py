@@ -43,6 +43,60 @@ class Contestant(NamedTuple):
     return f'{self.loss}{aggregate}{assumed}'
 
 
+BASELINE = 'dpo'
+"""What every loss is compared with, under the plain mean."""
+
+
+def line_up(
+  rates: Mapping[float, float],
+  losses: Sequence[str],
+  aggregate: str,
+  entries: Sequence[str],
+  *,
+  beta: float,
+  assumed: Sequence[float] = (),
+  misassumed: float | None = None,
+) -> dict[float, list[Contestant]]:
+  """Flip rate -> who competes there; the baseline is always the first.
+
+  Args:
+    rates: injected -> what the labels then have in all, which losses assume.
+    losses: keys of `METHODS`.
+    aggregate: key of `AGGREGATES`, of all but the baseline.
+    entries: see `parse_hyper`; those of `dpo` are the baseline's as well.
+    beta: for the losses that take one.
+    assumed: see `contestants_at`.
+    misassumed: likewise; None is 0.1, where `assumed` is empty.
+
+  Raises:
+    ValueError: as `parse_hyper` and `contestants_at`; no loss or rate; rates
+      to assume where no loss assumes any; or both ways to say which.
+  """
+  if not losses or not rates:
+    raise ValueError(f'--{"flip_rate" if losses else "loss"}=: name one')
+  hyper = parse_hyper(entries, losses, aggregate, beta)
+  if assumed and not any(map(takes_rate, losses)):
+    raise ValueError(
+      f'--label_smoothing={",".join(map(str, assumed))}: none of --loss='
+      f'{",".join(losses)} assumes a flip rate; cdpo, rdpo, forward do'
+    )
+  if assumed and misassumed:
+    raise ValueError(
+      f'--misassumed={misassumed}: not used where --label_smoothing says what '
+      'losses assume'
+    )
+  misassumed = 0.1 if misassumed is None else misassumed
+  own = dict(hyper.get(BASELINE, ())).get('beta', beta)
+  baseline = Contestant(BASELINE, hyper=(('beta', own),))
+  competing = {}
+  for injected, rate in rates.items():
+    found = contestants_at(
+      rate, losses, aggregate, hyper, assumed=assumed, misassumed=misassumed
+    )
+    competing[injected] = list(dict.fromkeys([baseline, *found]))
+  return competing
+
+
 def contestants_at(
   flip_rate: float,
   losses: Sequence[str],

@@ -17,7 +17,13 @@ from jax.sharding import Mesh
 from alignment.noise.corruption import corrupt
 from alignment.protocols import ledger
 from alignment.protocols.arena import Arena, Pairs
-from alignment.protocols.bakeoff import Grid, Labels, row_of, tune
+from alignment.protocols.bakeoff import (
+  Grid,
+  Labels,
+  opening_loss,
+  row_of,
+  tune,
+)
 from alignment.protocols.contestants import Contestant
 from alignment.protocols.progress import CellCheckpoints
 from alignment.training import storage, writers
@@ -55,6 +61,28 @@ class Job(NamedTuple):
     if self.role == 'contestant':
       return self.contestant.name
     return f'{self.contestant.name} ({self.role})'
+
+
+def openings(
+  contestants: Mapping[float, Sequence[Contestant]],
+  arena: Arena,
+  mesh: Mesh | None,
+  threads: int,
+) -> dict[str, tuple[float, float]]:
+  """Loss -> its value before the first update, and what that must be.
+
+  Compiles every step that the rounds will need, side by side.
+
+  Raises:
+    ValueError: they differ; see `opening_loss`.
+  """
+  competing = [c for row in contestants.values() for c in row]
+  steps = {(c.loss, c.aggregate): c for c in reversed(competing)}
+  found = ledger.in_threads(
+    lambda c: opening_loss(c, arena, mesh), list(steps.values()), threads
+  )
+  names = [c._replace(assumed=None).name for c in steps.values()]
+  return dict(reversed(list(zip(names, found, strict=True))))
 
 
 def jobs_of(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from alignment.noise.corruption import NOISE, inputs
 from alignment.protocols.bakeoff import Grid
 from alignment.protocols.records_policies import HASHED_LENGTH
 
@@ -18,13 +19,18 @@ BALLOT = 'the embedded task'
 TEXT = 'a transformer on --data'
 WORDS = 'hashed words'
 
+_POLICY = {'sft_learning_rate': 3e-3, 'width': 32, 'depth': 2, 'num_heads': 2}
+
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
   BALLOT: {
+    'difficulty': 'default',
+    'preference': 'argmax',
     'num_pairs': 1000,
     'num_validation': 1024,
     'num_stops': 8,
     'learning_rate': (2e-3, 4e-3),
     'sft_steps': 400,
+    **_POLICY,
   },
   TEXT: {
     'num_pairs': 1000,
@@ -33,6 +39,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     'num_stops': 4,
     'learning_rate': (1e-3, 3e-3),
     'sft_steps': 100,
+    **_POLICY,
     'max_prompt_length': 48,
     'max_completion_length': 80,
   },
@@ -59,6 +66,44 @@ def where(data: str, model: str) -> str:
   if model != 'transformer':
     raise ValueError(f'--model={model}: reads text, give --data')
   return BALLOT
+
+
+def check(given: Mapping[str, Any], where: str) -> None:
+  """Refuses sizes and noise that the data cannot bear, before it is read.
+
+  Args:
+    given: flag -> value; None where it was not given.
+    where: a key of `SETTINGS`.
+
+  Raises:
+    ValueError: naming flag, value and range.
+  """
+
+  def refuse(flag: str, wanted: str) -> None:
+    raise ValueError(f'--{flag}={given[flag]}: {wanted}')
+
+  sizes = {
+    **SETTINGS[where],
+    **{k: v for k, v in given.items() if v is not None},
+  }
+  batch_size = given['batch_size']
+  if (given['num_stops'] or 0) > given['steps']:
+    refuse('num_stops', f'must be at most --steps={given["steps"]}')
+  if sizes['num_pairs'] < batch_size and (
+    sizes['num_pairs'] or where == BALLOT
+  ):
+    refuse('num_pairs', f'must be at least --batch_size={batch_size}')
+  if where == BALLOT:
+    for flag in ('num_validation', 'sft_steps'):
+      if not sizes[flag]:
+        refuse(flag, 'must be at least 1 on the embedded task')
+  if given['noise'] not in NOISE:
+    refuse('noise', f'must be one of {", ".join(sorted(NOISE))}')
+  needs, lacks = inputs(given['noise']), 'annotator_id'
+  if where != BALLOT:
+    lacks = 'margin'
+  if lacks in needs:
+    refuse('noise', f'reads the {lacks} of pairs, which {where} does not have')
 
 
 def grid_of(steps: int, own: Mapping[str, Any]) -> Grid:
