@@ -92,7 +92,7 @@ def fine_tune(
 def _compiled_step(model: Model, steps: int) -> tuple[Any, Any]:
   optimizer = make_optimizer(
     schedule='cosine',
-    warmup_steps=max(1, steps // 10),
+    warmup_steps=steps // 10,
     num_steps=steps,
     final_fraction=0.1,
   )
