@@ -157,7 +157,11 @@ _SETTINGS = {
 
 def _floor(setup: Setup) -> str:
   known = ', '.join(f'{k} {v:.3f}' for k, v in setup.start.items())
-  return f'Start (the floor, mean over seeds): {known}.'
+  return (
+    f'Start (the floor, mean over seeds): {known}. Its pairs are ranked by its '
+    'own log-probabilities: its log-ratios, which the methods are ranked by, '
+    'are all 0, an accuracy of .5.'
+  )
 
 
 def _extra(cells: Sequence[Cell]) -> tuple[str, ...]:
