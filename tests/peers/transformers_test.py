@@ -11,7 +11,7 @@ from alignment.data.packing import PACKINGS
 from alignment.models.transformer import transformer
 from alignment.roles.policy import completion_numbers
 from tests.groups import random_groups
-from tests.models.trees import per_completion
+from tests.models.trees import NAMES, per_completion
 from tests.peers.installed import peer
 from tests.peers.llama import as_parameters, random_llama, small_config
 
@@ -54,13 +54,16 @@ def laid_out(packing):
   return lay_out(groups(), capacity, packing)
 
 
-def token_logps(model, prompt, completion):
-  """Log-softmax of the logits that predict the completion, each text alone."""
+def predictions(model, prompt, completion):
+  """Log-probabilities `[t, V]` before each token of one text alone."""
   torch = peer('torch')
   tokens = torch.tensor(np.concatenate([prompt, completion]), dtype=torch.long)
   logits = model(tokens[None]).logits[0, len(prompt) - 1 : -1]
-  logps = torch.log_softmax(logits, dim=-1)
-  return logps[torch.arange(len(completion)), tokens[len(prompt) :]]
+  return torch.log_softmax(logits, dim=-1)
+
+
+def chosen(logps, completion):
+  return logps[range(len(completion)), completion.tolist()]
 
 
 @pytest.mark.parametrize(
@@ -68,20 +71,27 @@ def token_logps(model, prompt, completion):
   [('grouped', packing) for packing in sorted(PACKINGS)]
   + [(name, 'packed') for name in CONFIGS if name != 'grouped'],
 )
-def test_token_logps_in_every_layout(name, packing):
+def test_statistics_of_tokens_in_every_layout(name, packing):
   theirs, config = llama(name), CONFIGS[name]
   model = transformer(config)
   batch = laid_out(packing)
   assert packing != 'packed' or batch.group.max() > 1
-  got = jax.jit(lambda p, b: model.statistics(p, b, ('token_logps',)))(
+  got = jax.jit(lambda p, b: model.statistics(p, b, NAMES))(
     as_parameters(theirs, config), batch
-  )['token_logps']
-  found = per_completion(groups(), batch, got)
-  with peer('torch').no_grad():
-    for group in groups():
-      for k, completion in enumerate(group.completions):
-        want = token_logps(theirs, group.prompt, completion).numpy()
-        assert np.abs(found[group.index, k] - want).max() <= 1e-4
+  )
+  found = {n: per_completion(groups(), batch, got[n]) for n in NAMES}
+  for group in groups():
+    for k, completion in enumerate(group.completions):
+      with peer('torch').no_grad():
+        logps = predictions(theirs, group.prompt, completion)
+      want = {
+        'token_logps': chosen(logps, completion),
+        'token_entropy': -(logps.exp() * logps).sum(-1),
+        'token_log_sum_squares': (2 * logps).logsumexp(-1),
+      }
+      for n in NAMES:
+        gap = found[n][group.index, k] - want[n].numpy()
+        assert np.abs(gap).max() <= 1e-4, n
 
 
 @pytest.mark.parametrize('name', ['grouped', 'full, tied'])
@@ -93,7 +103,8 @@ def test_logps_and_every_gradient(name):
   total = 0.0
   for group in groups():
     for k, completion in enumerate(group.completions):
-      logps = token_logps(theirs, group.prompt, completion).sum()
+      logps = predictions(theirs, group.prompt, completion)
+      logps = chosen(logps, completion).sum()
       want[group.index, k] = logps.item()
       total = total + scales[group.index, k] * logps
   theirs.zero_grad()
