@@ -16,11 +16,14 @@ and intervals on paired differences.
       --flip_rate=0,0.1,0.2,0.3,0.4 --seeds=20 --num_stops=16
   Own pairs, {prompt, chosen, rejected} in JSONL, Parquet or TFDS:
     python -m experiments.noisy_dpo --data=my.jsonl --loss=dpo,rdpo
+  Crowd votes, one per pair to train on, by a linear reward that learns:
+    python -m experiments.noisy_dpo --data=votes/ --model=hashed
 
 Contrast, written before the run: a loss is called better than DPO at a flip
 rate if the 95 % interval of the paired difference (same seed, same pairs) in
-exact gold reward lies above 0, worse if below, undecided otherwise. The task
-can rank losses at a rate only if DPO on the unflipped pairs beats DPO there.
+exact gold reward lies above 0, worse if below, undecided otherwise; on --data,
+in agreement with held-out labels, clustered by title or first turn. Losses can
+be ranked at a rate only if DPO on the unflipped pairs beats DPO there.
 
 The embedded task's size, β, rates and demonstrator were chosen on pilot seeds
 100-104 by the accuracy of DPO on clean minus DPO on 40 % flipped labels alone

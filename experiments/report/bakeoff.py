@@ -160,7 +160,7 @@ def _floor(setup: Setup) -> str:
   return (
     f'Start (the floor, mean over seeds): {known}. Its pairs are ranked by its '
     'own log-probabilities: its log-ratios, which the methods are ranked by, '
-    'are all 0, an accuracy of .5.'
+    f'are all 0, which is .5 in {setup.metrics[0]}.'
   )
 
 

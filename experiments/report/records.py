@@ -180,7 +180,7 @@ def _split(source: Source, arenas: Sequence[Arena]) -> str:
   ]
   low, high = np.min(parts, axis=0), np.max(parts, axis=0)
   train, validation, test = [
-    f'{a}' if a == b else f'{a} to {b}' for a, b in zip(low, high, strict=True)
+    f'{a}' if a == b else f'{a}–{b}' for a, b in zip(low, high, strict=True)
   ]
   return (
     f'Train, validation and test share no {what} and no text; a test set is '
@@ -232,8 +232,10 @@ def _unit(source: Source, arenas: Sequence[Arena]) -> str:
     )
   return (
     f'Intervals are over {what}s, which were split: the paired differences of '
-    f'a {what} are pooled over the seeds that test it. Recovery is a point '
-    'estimate, given where the interval of the gap excludes 0.'
+    f'a {what} are pooled over the seeds that test it. They speak of new '
+    f'{what}s; the pairs of a seed also share what was trained, which makes '
+    'them a little too narrow. Recovery is a point estimate, given where the '
+    'interval of the gap excludes 0.'
   )
 
 
