@@ -25,7 +25,7 @@ from alignment.metrics.preference import accuracy, best_temperature_nll
 from alignment.models.model import Model
 from alignment.protocols.arena import Arena, Measured, Split
 from alignment.protocols.contestants import Contestant, value_at_zero
-from alignment.protocols.progress import CellCheckpoints, Progress, Stop
+from alignment.protocols.progress import ROLES, CellCheckpoints, Progress, Stop
 from alignment.roles.learner import preference_objective
 from alignment.roles.scoring import completion_logps, preference_margin
 from alignment.training import writers
@@ -74,13 +74,13 @@ class Outcome(NamedTuple):
     selected: the point with the lowest noisy_nll, and what it measures.
     fixed: the first learning rate at the last stop: trained to fit.
     oracle: the point with the highest clean_accuracy: what noisy selection
-      gave away.
+      gave away; None where nobody asked.
   """
 
   curve: list[Stop]
   selected: tuple[Stop, Measured]
   fixed: tuple[Stop, Measured]
-  oracle: tuple[Stop, Measured]
+  oracle: tuple[Stop, Measured] | None = None
 
 
 def tune(
@@ -89,6 +89,7 @@ def tune(
   labels: Labels,
   grid: Grid,
   *,
+  with_oracle: bool = True,
   mesh: Mesh | None = None,
   checkpoints: CellCheckpoints | None = None,
   save_interval: int = 0,
@@ -103,6 +104,7 @@ def tune(
     arena: the data, start and yardstick of one seed.
     labels: of the training and validation pairs.
     grid: the tuning budget.
+    with_oracle: measure the point that clean labels would have selected, too.
     mesh: of the devices; None is one device.
     checkpoints: where the cell is kept and resumed from; None keeps nothing.
     save_interval: in steps; 0 saves only when asked to stop.
@@ -148,6 +150,8 @@ def tune(
     )
   if checkpoints is not None:
     checkpoints.discard()
+  if not with_oracle:
+    del kept['oracle']
   measured = {
     stop: (stop, _measure(contestant, arena, params))
     for stop, params in dict(kept.values()).items()
@@ -176,8 +180,9 @@ def row_of(outcome: Outcome, *, with_pairs: bool) -> dict[str, Any]:
     return row
 
   row = {'curve': [known(stop) for stop in outcome.curve]}
-  for role in ('selected', 'fixed', 'oracle'):
-    row[role] = measured(*getattr(outcome, role))
+  for role in ROLES:
+    found = getattr(outcome, role)
+    row[role] = found and measured(*found)
   return row
 
 

@@ -47,6 +47,7 @@ class Job(NamedTuple):
     contestant: what is trained.
     labels: on which labels.
     grid: with which tuning budget.
+    with_oracle: see `bakeoff.tune`.
   """
 
   flip_rate: float
@@ -54,6 +55,7 @@ class Job(NamedTuple):
   contestant: Contestant
   labels: Labels
   grid: Grid
+  with_oracle: bool = True
 
   @property
   def name(self) -> str:
@@ -106,7 +108,9 @@ def jobs_of(
   for flip_rate, competing in contestants.items():
     labels = noisy_labels(arena, noise, flip_rate, noise_hyper)
     for contestant in competing:
-      yield Job(flip_rate, 'contestant', contestant, labels, grid)
+      # What noisy selection costs is told of the baseline alone.
+      is_baseline = _uncorrected(contestant) == baseline
+      yield Job(flip_rate, 'contestant', contestant, labels, grid, is_baseline)
     if labels.train_flipped.any():
       alone = labels._replace(
         train_weight=(~labels.train_flipped).astype(float)
@@ -232,6 +236,7 @@ def _train(
     arena,
     job.labels,
     job.grid,
+    with_oracle=job.with_oracle,
     mesh=carrying.mesh,
     checkpoints=CellCheckpoints(place, job.grid.stops[-1]),
     save_interval=carrying.save_interval,
@@ -278,11 +283,7 @@ def complement(labels: Labels) -> Labels:
 
 def fingerprint(arena: Arena, job: Job) -> str:
   """Equal for jobs of a run that train and select the very same thing."""
-  contestant = job.contestant
-  if contestant.assumed == 0 and contestant.loss in AT_ZERO:
-    contestant = contestant._replace(
-      loss=AT_ZERO[contestant.loss], assumed=None
-    )
+  contestant = _uncorrected(job.contestant)
   # Two policies may meet on the same pairs: their params tell them apart.
   shapes = jax.tree.map(np.shape, arena.start)
   what = (arena.seed, shapes, contestant, job.grid)
@@ -290,6 +291,13 @@ def fingerprint(arena: Arena, job: Job) -> str:
   for array in job.labels:
     digest.update(np.ascontiguousarray(array).tobytes())
   return digest.hexdigest()
+
+
+def _uncorrected(contestant: Contestant) -> Contestant:
+  """The same loss by its plain name, where it assumes a flip rate of 0."""
+  if contestant.assumed == 0 and contestant.loss in AT_ZERO:
+    return contestant._replace(loss=AT_ZERO[contestant.loss], assumed=None)
+  return contestant
 
 
 def _what_is_known(pairs: Pairs) -> dict[str, np.ndarray | None]:

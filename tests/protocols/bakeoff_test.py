@@ -10,8 +10,11 @@ import jax
 import numpy as np
 import pytest
 
+from alignment.data import pipeline
+from alignment.data.trees import distinct_trees
 from alignment.losses.preference import hyperparameters
 from alignment.protocols import bakeoff
+from alignment.protocols.arena import Split
 from alignment.protocols.bakeoff import Grid, Labels, row_of, tune
 from alignment.protocols.contestants import Contestant
 from alignment.protocols.ledger import in_threads
@@ -55,6 +58,36 @@ def test_the_roles_are_what_they_say(outcome):
   )
   fixed = outcome.fixed[0]
   assert (fixed.learning_rate, fixed.step) == (0.01, STEPS)
+
+
+def test_without_oracle_nothing_else_changes(outcome):
+  found = tune(RDPO, ARENA, LABELS, GRID, with_oracle=False)
+  assert found.oracle is None
+  with_it, without = (row_of(o, with_pairs=True) for o in (outcome, found))
+  assert without == with_it | {'oracle': None}
+
+
+def test_margins_of_a_split_scored_by_distinct_trees():
+  rng = np.random.default_rng(2)
+  pairs = ARENA.test.pairs
+  shuffled = rng.integers(0, 6, 40)  # pairs repeat themselves
+  groups = [
+    dataclasses.replace(pairs.groups[at], index=index)
+    for index, at in enumerate(shuffled)
+  ]
+  trees, places = distinct_trees(groups, per_tree=4)
+  assert len(trees) == 6
+  split = Split(
+    dataclasses.replace(pairs, groups=groups),
+    pipeline.evaluation_batches(trees, batch_size=4),
+    ARENA.test.reference[shuffled],
+    places,
+  )
+  params = jax.tree.map(lambda x: 1.1 * x, ARENA.start)
+  direct = bakeoff.margins(DPO, ARENA, ARENA.test, params)
+  found = bakeoff.margins(DPO, ARENA, split, params)
+  # Sums of a few float32 log-probabilities, in another order.
+  np.testing.assert_allclose(found, direct[shuffled], atol=1e-5)
 
 
 def test_a_point_is_measured_with_its_own_policy(outcome):
