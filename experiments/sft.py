@@ -18,6 +18,7 @@ after, lies above 0. A uniform guess over the vocabulary costs log V.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ from alignment.data.splits import check_leak, split
 from alignment.data.tokenizers import ByteTokenizer
 from alignment.metrics.intervals import mean_interval, paired_difference
 from alignment.models.build import build
-from alignment.models.config import TransformerConfig
+from alignment.models.config import plain_config
 from alignment.models.model import Model, count_params
 from alignment.protocols.ballot_arena import BallotSizes, demonstrations
 from alignment.protocols.supervised import fine_tune
@@ -49,14 +50,22 @@ from experiments import common
 from experiments.common import field
 from experiments.report import tables
 
+_TASK, _DATA = 'the embedded task', '--data'
+OWN = {
+  _TASK: {'difficulty': 'default'},
+  _DATA: {'max_prompt_length': 128, 'max_completion_length': 128},
+}
+"""Where -> flag -> what it is if it is not given."""
+_own = functools.partial(common.own_help, OWN)
+
 
 @dataclasses.dataclass(frozen=True)
 class Config(common.Config):
   task: Literal['ballot'] = field(
     'ballot', 'Embedded task; used where --data is empty.'
   )
-  difficulty: Literal['default', 'hard'] = field(
-    'default', 'Of the embedded task.'
+  difficulty: Literal['default', 'hard'] | None = field(
+    None, f'Of the embedded task. {_own("difficulty")}'
   )
   data: str = field(
     '',
@@ -64,45 +73,53 @@ class Config(common.Config):
     'tfds:name/config:split, with {prompt, chosen, rejected} or {prompt, '
     'completion, label}.',
   )
-  seeds: int = field(3, 'Independent repetitions: data, start, order.')
-  steps: int = field(400, 'Updates.')
-  batch_size: int = field(128, 'Completions per update.')
-  learning_rate: float = field(3e-3, 'Peak rate; warm-up, then a cosine.')
+  seeds: int = field(
+    3, 'Independent repetitions: data, start, order.', within='[1, inf)'
+  )
+  steps: int = field(400, 'Updates.', within='[1, inf)')
+  batch_size: int = field(128, 'Completions per update.', within='[1, inf)')
+  learning_rate: float = field(
+    3e-3, 'Peak rate; warm-up, then a cosine.', within='(0, inf)'
+  )
   packing: Literal['packed', 'shared', 'padded'] = field(
     'packed', 'How batches are laid out; results agree to rounding.'
   )
-  width: int = field(32, 'Features of the transformer.')
-  depth: int = field(2, 'Its layers.')
-  num_heads: int = field(2, 'Its attention heads.')
-  max_prompt_length: int = field(128, 'Tokens of --data prompts; ends kept.')
-  max_completion_length: int = field(
-    128, 'Tokens of --data completions; starts kept.'
+  width: int = field(32, 'Features of the transformer.', within='[1, inf)')
+  depth: int = field(2, 'Its layers.', within='[1, inf)')
+  num_heads: int = field(2, 'Its attention heads.', within='[1, inf)')
+  max_prompt_length: int | None = field(
+    None,
+    f'Tokens of prompts; ends kept. {_own("max_prompt_length")}',
+    within='[1, inf)',
   )
-  log_interval: int = field(50, 'Steps between lines of metrics.', runtime=True)
+  max_completion_length: int | None = field(
+    None,
+    f'Tokens; starts kept. {_own("max_completion_length")}',
+    within='[1, inf)',
+  )
+  log_interval: int = field(
+    50, 'Steps between metrics; 0 writes none.', within='[0, inf)', runtime=True
+  )
   save_interval: int = field(
-    200, 'Steps between checkpoints; 0 saves at the end only.', runtime=True
+    200,
+    'Steps between checkpoints; 0 saves at the end only.',
+    within='[0, inf)',
+    runtime=True,
   )
 
 
 def run(config: Config) -> dict[str, Any]:
   """Trains one policy per seed and reports held-out nats per token."""
+  where = _DATA if config.data else _TASK
+  config = common.fill(config, OWN, where)
+  vocab_size = ByteTokenizer.vocab_size if config.data else len(VOCABULARY)
+  sizes = {n: getattr(config, n) for n in ('width', 'depth', 'num_heads')}
+  model = build(plain_config(vocab_size, **sizes))
   opened = common.open_run(config)
   if opened.is_finished:
     print((opened.directory / 'report.md').read_text(encoding='utf-8'))
     print(f'{opened.directory} holds a finished run: nothing was repeated.')
     return opened.result
-  vocab_size = ByteTokenizer.vocab_size if config.data else len(VOCABULARY)
-  model = build(
-    TransformerConfig(
-      vocab_size=vocab_size,
-      width=config.width,
-      depth=config.depth,
-      num_heads=config.num_heads,
-      num_kv_heads=config.num_heads,
-      head_dim=config.width // config.num_heads,
-      mlp_width=2 * config.width,
-    )
-  )
   rows = []
   with preemption() as should_stop:
     for seed in range(config.seeds):
