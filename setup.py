@@ -36,7 +36,9 @@ EXTRAS = {
   'peers': [
     'cleanlab>=2.9',
     'crowd-kit>=1.4.1',
+    'pandas>=2.2',
     'peft>=0.17',
+    'scikit-learn>=1.5',
     'torch>=2.8',
     'transformers>=5',
     'trl>=1.16',
