@@ -73,10 +73,11 @@ class ByteTokenizer:
 class HashedTokenizer:
   """Hashed bag of words: lower-cased unigrams and bigrams, each once.
 
-  A feature's id is 1 + crc32(feature) mod (num_buckets − 1), in the order of
-  first appearance, so that a length budget keeps what is read first. Id 0 is no
-  feature: it is the prompt (a bag does not look at it) and a text without
-  words. There is no EOS: a bag does not end.
+  A feature's id is 1 + crc32(feature) mod (num_buckets − 1). Unigrams come
+  first, then bigrams, each in the order of first appearance, so that a length
+  budget gives up the last bigrams. Id 0 is no feature: it is the prompt (a bag
+  does not look at it) and a text without words. There is no EOS: a bag does not
+  end.
 
   Args:
     num_buckets: ≥ 2, the vocabulary.

@@ -59,6 +59,8 @@ def recovered(value: Recovery | None) -> str:
 
 def verdict(metric: str, best: Best) -> str:
   """One sentence: what is best and what cannot be told from it."""
+  if not best.differences:
+    return f'{metric}: {best.name} ran alone.'
   if not best.indistinguishable:
     return f'{metric}: {best.name} is best, and distinguishable from the rest.'
   others = ', '.join(best.indistinguishable)
