@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,6 +21,9 @@ from alignment.types import PyTree
 
 _FORMAT = 1
 _ASIDE = 'damaged-'
+_TURN = threading.RLock()
+"""Orbax numbers its operations in one count per program: two that overlap wait
+for each other's signals, for minutes, and then fail."""
 
 
 class CheckpointError(RuntimeError):
@@ -35,8 +39,9 @@ class Checkpoints:
   that can be listed is complete. Orbax keeps no checksum of the values: a
   sha256 of every leaf is stored beside them and compared on restore.
 
-  One object per directory, used from one thread; every process of a
-  distributed run takes part in `save` and `restore`.
+  One object per directory, used from one thread; objects of several threads
+  take turns, and a save outside the main thread returns when it is on disk.
+  Every process of a distributed run takes part in `save` and `restore`.
   """
 
   def __init__(self, directory: os.PathLike | str, *, keep: int = 2):
@@ -61,14 +66,15 @@ class Checkpoints:
 
   def _open(self) -> None:
     policy = checkpoint_managers.preservation_policy.LatestN(self._keep)
-    self._manager = ocp.CheckpointManager(
-      self.directory,
-      options=ocp.CheckpointManagerOptions(
-        create=False,
-        cleanup_tmp_directories=True,
-        preservation_policy=policy,
-      ),
-    )
+    with _TURN:
+      self._manager = ocp.CheckpointManager(
+        self.directory,
+        options=ocp.CheckpointManagerOptions(
+          create=False,
+          cleanup_tmp_directories=True,
+          preservation_policy=policy,
+        ),
+      )
 
   def steps(self) -> list[int]:
     """The steps that can be listed, in order, damaged ones included."""
@@ -103,9 +109,11 @@ class Checkpoints:
       tree=ocp.args.StandardSave(digests.storable(leaves)),
       record=ocp.args.JsonSave(record),
     )
-    with self._naming_the_path():
+    with _TURN, self._naming_the_path():
       self._manager.wait_until_finished()
       is_saving = self._manager.save(step, args=arguments)
+      if threading.current_thread() is not threading.main_thread():
+        self._manager.wait_until_finished()
     if not is_saving:
       raise CheckpointError(
         f'{self.directory}: step {step} was not saved, the directory holds '
@@ -137,9 +145,10 @@ class Checkpoints:
     reasons = {}
     for step in reversed(self.steps()):
       try:
-        record = self._read_record(step)
-        self._refuse_mismatch(step, record['leaves'], wanted)
-        leaves = self._read_leaves(step, record['leaves'], wanted)
+        with _TURN:
+          record = self._read_record(step)
+          self._refuse_mismatch(step, record['leaves'], wanted)
+          leaves = self._read_leaves(step, record['leaves'], wanted)
       except (_TargetMismatch, MemoryError):
         raise
       except Exception as error:  # Orbax raises whatever its layers raise.
@@ -175,10 +184,11 @@ class Checkpoints:
 
   def close(self) -> None:
     """Waits, then releases the threads of Orbax; raises as `wait`."""
-    try:
-      self.wait()
-    finally:
-      self._manager.close()
+    with _TURN:
+      try:
+        self.wait()
+      finally:
+        self._manager.close()
 
   def _read_record(self, step: int) -> dict[str, Any]:
     arguments = ocp.args.Composite(record=ocp.args.JsonRestore())

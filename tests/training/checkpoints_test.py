@@ -1,5 +1,6 @@
 """Checkpoints: what comes back, where it lands, and what is refused."""
 
+import concurrent.futures
 import os
 import pathlib
 import warnings
@@ -268,3 +269,20 @@ def test_when_nothing_restores_it_says_so_for_every_step(checkpoints, tmp_path):
     _damage(tmp_path / 'checkpoints' / step, 'd/*', lambda data: b'')
   with pytest.raises(CheckpointError, match=r'step 2: .*step 1: .*move'):
     checkpoints.restore(_noise(0))
+
+
+def test_threads_take_turns(tmp_path):
+  """Overlapping saves of Orbax wait for each other's signals and fail."""
+
+  def save_and_restore(number: int) -> list[float]:
+    checkpoints = Checkpoints(tmp_path / str(number))
+    tree = {f'leaf {i}': jnp.full(50, float(number + i)) for i in range(8)}
+    for step in range(3):
+      checkpoints.save(step, tree)
+    found = checkpoints.restore(tree)[1]
+    checkpoints.close()
+    return [float(leaf[0]) - number for leaf in found.values()]
+
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    for values in pool.map(save_and_restore, range(6)):
+      assert values == list(range(8))
