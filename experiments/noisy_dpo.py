@@ -208,17 +208,19 @@ def run(config: Config) -> dict[str, Any]:
   config = common.fill(config, settings.SETTINGS, where)
   source = read_source(config.data) if config.data else None
   competing = contestants(config, source)
+  mesh = make_mesh(config.mesh) if config.mesh else None
+  build_one = _records(config, source) if source else _ballot(config)
   opened = common.open_run(config)
   if opened.is_finished:
     print((opened.directory / 'report.md').read_text(encoding='utf-8'))
     print(f'{opened.directory} holds a finished run: nothing was repeated.')
     return opened.result
-  mesh = make_mesh(config.mesh) if config.mesh else None
   # Two programs that use the same devices at once would wait for each other.
   threads = 1 if mesh else config.threads or os.cpu_count()
   writer = _writer(config, opened.directory)
   with preemption() as should_stop:
-    built = build_arenas(config, source, threads, writer, should_stop)
+    build_one = functools.partial(build_one, should_stop=should_stop)
+    built = build_arenas(build_one, config.seeds, threads, writer)
     arenas = [of_seed[0] for of_seed in built]
     beside = [arena for of_seed in built for arena in of_seed[1:]]
     report.print_openings(rounds.openings(competing, arenas[0], mesh, threads))
@@ -259,24 +261,22 @@ def contestants(
 
 
 def build_arenas(
-  config: Config,
-  source: Source | None,
+  build_one: Callable[..., list[Arena]],
+  seeds: int,
   threads: int,
   writer: writers.Writer,
-  should_stop: Callable[[int], bool],
 ) -> list[list[Arena]]:
   """The arenas of every seed, built side by side.
 
   The first of a seed is what is compared; beside a transformer on real text
   there is one of hashed words, on the same pairs.
   """
-  build_one = _records(config, source) if source else _ballot(config)
 
   def build_seed(seed: int) -> list[Arena]:
     tagged = writers.tagged_writer(writer, {'cell': f'sft seed {seed}'})
-    return build_one(seed, writer=tagged, should_stop=should_stop)
+    return build_one(seed, writer=tagged)
 
-  return ledger.in_threads(build_seed, range(config.seeds), threads)
+  return ledger.in_threads(build_seed, range(seeds), threads)
 
 
 def train_cells(

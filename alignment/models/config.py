@@ -108,8 +108,7 @@ def plain_config(
   """
   if num_heads < 1 or width < 1 or width % (2 * num_heads):
     raise ValueError(
-      f'width must be a multiple of 2 · num_heads (num_heads={num_heads}), got '
-      f'{width}'
+      f'width={width}: must be a multiple of 2 · num_heads = {2 * num_heads}'
     )
   return TransformerConfig(
     vocab_size=vocab_size,

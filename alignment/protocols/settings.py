@@ -79,27 +79,24 @@ def check(given: Mapping[str, Any], where: str) -> None:
     ValueError: naming flag, value and range.
   """
 
-  def refuse(flag: str, wanted: str) -> None:
-    raise ValueError(f'--{flag}={given[flag]}: {wanted}')
+  here = {k: v for k, v in given.items() if v is not None}
+  here = {**SETTINGS[where], **here}
 
-  sizes = {
-    **SETTINGS[where],
-    **{k: v for k, v in given.items() if v is not None},
-  }
-  batch_size = given['batch_size']
+  def refuse(flag: str, wanted: str) -> None:
+    raise ValueError(f'--{flag}={here[flag]}: {wanted}')
+
+  batch_size = here['batch_size']
   if (given['num_stops'] or 0) > given['steps']:
     refuse('num_stops', f'must be at most --steps={given["steps"]}')
-  if sizes['num_pairs'] < batch_size and (
-    sizes['num_pairs'] or where == BALLOT
-  ):
+  if here['num_pairs'] < batch_size and (here['num_pairs'] or where == BALLOT):
     refuse('num_pairs', f'must be at least --batch_size={batch_size}')
   if where == BALLOT:
     for flag in ('num_validation', 'sft_steps'):
-      if not sizes[flag]:
+      if not here[flag]:
         refuse(flag, 'must be at least 1 on the embedded task')
-  if given['noise'] not in NOISE:
+  if here['noise'] not in NOISE:
     refuse('noise', f'must be one of {", ".join(sorted(NOISE))}')
-  needs, lacks = inputs(given['noise']), 'annotator_id'
+  needs, lacks = inputs(here['noise']), 'annotator_id'
   if where != BALLOT:
     lacks = 'margin'
   if lacks in needs:
