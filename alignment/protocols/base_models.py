@@ -53,10 +53,10 @@ class BaseModels(NamedTuple):
         return _read(place, like)
       except (CheckpointError, ValueError) as error:
         warnings.warn(f'{place} is trained again: {error}')
+        shutil.rmtree(place, ignore_errors=True)
     params = train()
     partial = place.with_name(f'{place.name}.partial-{uuid.uuid4().hex}')
     _write(partial, params)
-    shutil.rmtree(place, ignore_errors=True)
     try:
       os.replace(partial, place)
     except OSError:  # Another program was first.
@@ -77,7 +77,10 @@ class BaseModels(NamedTuple):
 def _read(place: pathlib.Path, like: PyTree) -> PyTree:
   checkpoints = Checkpoints(place)
   try:
-    return checkpoints.restore({'params': like})[1]['params']
+    found = checkpoints.restore({'params': like})
+    if found is None:
+      raise CheckpointError(f'{place}: holds no checkpoint')
+    return found[1]['params']
   finally:
     checkpoints.close()
 

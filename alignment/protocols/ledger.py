@@ -47,16 +47,24 @@ def carry_out(
   done = {key: row for key, row in _entries(path).items() if key in work}
   missing = [key for key in work if key not in done]
   pool = concurrent.futures.ThreadPoolExecutor(threads)
+  futures = {pool.submit(work[key]): key for key in missing}
+
+  def keep(future: concurrent.futures.Future) -> None:
+    key = futures.pop(future)
+    entry = json.dumps({'key': key, 'row': future.result()})
+    _append(path, entry)
+    done[key] = json.loads(entry)['row']
+    on_done(key, done[key], len(done), len(work))
+
   try:
-    futures = {pool.submit(work[key]): key for key in missing}
-    for future in concurrent.futures.as_completed(futures):
-      key = futures[future]
-      entry = json.dumps({'key': key, 'row': future.result()})
-      _append(path, entry)
-      done[key] = json.loads(entry)['row']
-      on_done(key, done[key], len(done), len(work))
+    for future in concurrent.futures.as_completed(list(futures)):
+      keep(future)
   finally:
     pool.shutdown(wait=True, cancel_futures=True)
+    # After a failure: what the other threads have still brought to its end.
+    for future in list(futures):
+      if not future.cancelled() and future.exception() is None:
+        keep(future)
   return {key: done[key] for key in work}
 
 
