@@ -318,3 +318,30 @@ def test_an_aggregate_is_compared_with_plain_dpo(tmp_path):
   assert list(selected)[:2] == ['dpo', 'dpo+dr_dpo']
   assert selected['dpo']['differences'] == {}
   assert selected['dpo']['means'] != selected['dpo+dr_dpo']['means']
+
+
+@pytest.mark.slow
+def test_at_full_size_the_numbers_are_sane(tmp_path):
+  """The size of the first command, two seeds and two losses of it."""
+  config = noisy_dpo.Config(
+    loss=('dpo', 'forward'),
+    flip_rate=(0.0, 0.4),
+    seeds=2,
+    misassumed=0.0,
+    output_dir=str(tmp_path),
+    cache_dir='',
+  )
+  result = noisy_dpo.run(config)
+  clean, noisy = (
+    result[f'{rate}/selected']['dpo']['means'] for rate in ('0', '0.4')
+  )
+  assert clean['accuracy'][0] > noisy['accuracy'][0] + 0.05
+  assert clean['gold'][0] > noisy['gold'][0] > 0
+  for cell in cells_of(tmp_path):
+    summary = cell['selected']['summary']
+    assert 0 < summary['mass'] <= 1 and 0 <= summary['kl'] < 10
+    assert 0.4 < summary['accuracy'] < 1
+    fixed = cell['fixed']['stop']
+    assert (fixed['learning_rate'], fixed['step']) == (2e-3, 160)
+  fitted = result['0.4/fixed']['dpo']['fitted']
+  assert fitted > result['0.4/fixed']['dpo (unflipped)']['fitted'] + 0.1
