@@ -73,19 +73,32 @@ def jsonl_writer(path: os.PathLike | str) -> Writer:
     storage.StorageError: the file cannot be opened or a row not written.
   """
   path = pathlib.Path(os.path.abspath(path))
-  truncate_rows(path, lambda row: True)
+  last: dict[frozenset, int] = {}
+
+  def noted(row: Mapping[str, Any]) -> bool:
+    tags = frozenset(_tags(row).items())
+    last[tags] = max(last.get(tags, 0), row.get('step', 0))
+    return True
+
+  truncate_rows(path, noted)
   file = _opened(path)
   lock = threading.Lock()
 
   def write(step: int, row: Row) -> None:
-    line = json.dumps(_json_row(step, row), allow_nan=False)
+    values = _json_row(step, row)
+    line = json.dumps(values, allow_nan=False)
     with lock, storage.naming(path):
+      noted(values)
       file.write(line + '\n')
       file.flush()
 
   def rewind(step: int, tags: Mapping[str, str]) -> None:
     nonlocal file
     with lock:
+      # A sweep rewinds every fresh cell: the file is read where it must be.
+      if last.get(frozenset(tags.items()), 0) <= step:
+        return
+      last[frozenset(tags.items())] = step
       file.close()
       truncate_rows(path, lambda row: row['step'] <= step or _tags(row) != tags)
       file = _opened(path)

@@ -191,3 +191,24 @@ def test_combined_writes_and_closes_everything():
     ('a', 'close'),
     ('b', 'close'),
   ]
+
+
+def test_rewinding_nothing_leaves_the_file_alone(tmp_path):
+  """A sweep rewinds every fresh cell; each would read the whole file."""
+  path = tmp_path / 'metrics.jsonl'
+  writer = writers.jsonl_writer(path)
+  for step in (1, 2, 3):
+    writer.write(step, {'loss': 0.5, 'cell': 'a'})
+  inode = path.stat().st_ino
+  writer.rewind(0, {'cell': 'b'})
+  writer.rewind(3, {'cell': 'a'})
+  assert path.stat().st_ino == inode
+  writer.rewind(1, {'cell': 'a'})
+  assert len(path.read_text().splitlines()) == 1
+  writer.write(2, {'loss': 0.25, 'cell': 'a'})
+  writer.close()
+  again = writers.jsonl_writer(path)
+  again.rewind(1, {'cell': 'a'})
+  again.close()
+  (line,) = path.read_text().splitlines()
+  assert json.loads(line)['step'] == 1
