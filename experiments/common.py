@@ -159,6 +159,14 @@ def open_run(config: Config) -> rundir.Run:
   )
 
 
+def is_finished(run: rundir.Run) -> bool:
+  """Shows the report of a finished run; False where there is work to do."""
+  if run.is_finished:
+    print((run.directory / 'report.md').read_text(encoding='utf-8'))
+    print(f'{run.directory} holds a finished run: nothing was repeated.')
+  return run.is_finished
+
+
 def default_output_dir(config: Config) -> str:
   """`runs/<experiment>`; a digest follows if its identity is not the default.
 

@@ -211,9 +211,7 @@ def run(config: Config) -> dict[str, Any]:
   mesh = make_mesh(config.mesh) if config.mesh else None
   build_one = _records(config, source) if source else _ballot(config)
   opened = common.open_run(config)
-  if opened.is_finished:
-    print((opened.directory / 'report.md').read_text(encoding='utf-8'))
-    print(f'{opened.directory} holds a finished run: nothing was repeated.')
+  if common.is_finished(opened):
     return opened.result
   # Two programs that use the same devices at once would wait for each other.
   threads = 1 if mesh else config.threads or os.cpu_count()

@@ -116,9 +116,7 @@ def run(config: Config) -> dict[str, Any]:
   sizes = {n: getattr(config, n) for n in ('width', 'depth', 'num_heads')}
   model = build(plain_config(vocab_size, **sizes))
   opened = common.open_run(config)
-  if opened.is_finished:
-    print((opened.directory / 'report.md').read_text(encoding='utf-8'))
-    print(f'{opened.directory} holds a finished run: nothing was repeated.')
+  if common.is_finished(opened):
     return opened.result
   rows = []
   with preemption() as should_stop:

@@ -85,6 +85,6 @@ def train_reference(
     (arena, Job(rate, HASHED, baseline, labels, grid))
     for arena in arenas
     for rate in flip_rates
-    for labels in [noisy_labels(arena, noise, rate, {})]
+    for labels in [noisy_labels(arena, noise, rate)]
   ]
   return train_jobs(jobs, carrying, with_pairs=True)

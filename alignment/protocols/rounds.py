@@ -7,7 +7,6 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -93,7 +92,6 @@ def jobs_of(
   baseline: Contestant,
   grid: Grid,
   noise: str,
-  noise_hyper: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[Job]:
   """Everything one seed trains: each flip rate's contestants and the controls.
 
@@ -102,11 +100,10 @@ def jobs_of(
     contestants: flip rate -> who competes there.
     baseline: whose controls are trained.
     grid: everybody's tuning budget.
-    noise: key of `NOISE`.
-    noise_hyper: its hyperparameters besides the rate.
+    noise: key of `NOISE`; its other hyperparameters keep their defaults.
   """
   for flip_rate, competing in contestants.items():
-    labels = noisy_labels(arena, noise, flip_rate, noise_hyper)
+    labels = noisy_labels(arena, noise, flip_rate)
     for contestant in competing:
       # What noisy selection costs is told of the baseline alone.
       is_baseline = _uncorrected(contestant) == baseline
@@ -118,7 +115,7 @@ def jobs_of(
       yield Job(flip_rate, 'unflipped', baseline, alone, grid)
       yield Job(flip_rate, 'clean', baseline, best_labels(arena), grid)
   fixed = Grid(grid.learning_rates[:1], grid.stops[-1:])
-  coin = noisy_labels(arena, 'exact_count', LEAK_RATE, {})
+  coin = noisy_labels(arena, 'exact_count', LEAK_RATE)
   yield Job(LEAK_RATE, 'leak', baseline, coin, fixed)
   yield Job(LEAK_RATE, 'leak complement', baseline, complement(coin), fixed)
 
@@ -247,9 +244,7 @@ def _train(
   return {'label': label, **row_of(outcome, with_pairs=with_pairs)}
 
 
-def noisy_labels(
-  arena: Arena, noise: str, flip_rate: float, hyper: Mapping[str, Any]
-) -> Labels:
+def noisy_labels(arena: Arena, noise: str, flip_rate: float) -> Labels:
   """Injects noise on top of the labels at hand, training and validation."""
   key = jax.random.fold_in(jax.random.key(arena.seed), 0x11)
   parts = []
@@ -261,7 +256,6 @@ def noisy_labels(
       at_hand,
       _what_is_known(pairs),
       flip_rate=flip_rate,
-      **hyper,
     )
     parts.append(noisy.label != pairs.first_is_better)
   return Labels(*parts, np.ones(len(parts[0])))

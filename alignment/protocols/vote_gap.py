@@ -44,7 +44,7 @@ def train_gap(
     return []
   jobs = []
   for arena in arenas:
-    at_hand = noisy_labels(arena, 'exact_count', 0.0, {})
+    at_hand = noisy_labels(arena, 'exact_count', 0.0)
     best = best_labels(arena)
     jobs.append((arena, Job(0.0, AT_HAND, baseline, at_hand, grid)))
     jobs.append((arena, Job(0.0, BEST, baseline, best, grid)))

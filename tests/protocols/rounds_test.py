@@ -29,7 +29,7 @@ BASELINE = COMPETING[0.0][0]
 
 
 def flips(rate, arena=ARENA, noise='exact_count'):
-  return rounds.noisy_labels(arena, noise, rate, {})
+  return rounds.noisy_labels(arena, noise, rate)
 
 
 def jobs(noise='exact_count'):
