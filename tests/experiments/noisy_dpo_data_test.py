@@ -134,6 +134,7 @@ def test_given_rates_are_assumed_as_they_are(tmp_path):
   assert 'One seed: no interval, so that losses cannot be ranked' in report
 
 
+@pytest.mark.slow
 def test_a_byte_model_stands_beside_hashed_words(tmp_path):
   records = [
     dataclasses.replace(r, chosen=r.rejected, rejected=r.chosen)

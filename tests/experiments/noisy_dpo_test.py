@@ -305,6 +305,7 @@ def test_identity_flags_change_the_result(done, tmp_path, name):
   assert base['fixed'] != other['fixed']
 
 
+@pytest.mark.slow
 def test_an_aggregate_is_compared_with_plain_dpo(tmp_path):
   result = run(
     tmp_path,
