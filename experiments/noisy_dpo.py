@@ -195,6 +195,7 @@ class Config(common.Config):
     within='[0, inf)',
     runtime=True,
   )
+  keep_policies: bool = field(False, 'Save selected policies.', runtime=True)
   log_interval: int = field(
     20, 'Steps between metrics; 0 writes none.', within='[0, inf)', runtime=True
   )
@@ -231,6 +232,7 @@ def run(config: Config) -> dict[str, Any]:
       log_interval=config.log_interval,
       should_stop=should_stop,
       on_done=report.progress(),
+      keep_policies=config.keep_policies,
     )
     cells = train_cells(config, source, competing, arenas, beside, carrying)
   writer.close()

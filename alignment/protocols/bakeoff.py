@@ -90,6 +90,7 @@ def tune(
   grid: Grid,
   *,
   with_oracle: bool = True,
+  keep: Callable[[Stop, PyTree], None] | None = None,
   mesh: Mesh | None = None,
   checkpoints: CellCheckpoints | None = None,
   save_interval: int = 0,
@@ -105,6 +106,7 @@ def tune(
     labels: of the training and validation pairs.
     grid: the tuning budget.
     with_oracle: measure the point that clean labels would have selected, too.
+    keep: called with the point selected and its policy.
     mesh: of the devices; None is one device.
     checkpoints: where the cell is kept and resumed from; None keeps nothing.
     save_interval: in steps; 0 saves only when asked to stop.
@@ -150,6 +152,8 @@ def tune(
     )
   if checkpoints is not None:
     checkpoints.discard()
+  if keep is not None:
+    keep(*kept['selected'])
   if not with_oracle:
     del kept['oracle']
   measured = {

@@ -56,7 +56,7 @@ class BaseModels(NamedTuple):
         shutil.rmtree(place, ignore_errors=True)
     params = train()
     partial = place.with_name(f'{place.name}.partial-{uuid.uuid4().hex}')
-    _write(partial, params)
+    write_params(partial, params)
     try:
       os.replace(partial, place)
     except OSError:  # Another program was first.
@@ -85,9 +85,12 @@ def _read(place: pathlib.Path, like: PyTree) -> PyTree:
     checkpoints.close()
 
 
-def _write(place: pathlib.Path, params: PyTree) -> None:
+def write_params(
+  place: pathlib.Path, params: PyTree, metadata: dict[str, Any] | None = None
+) -> None:
+  """Saves params as the one checkpoint of a new folder, `{'params': …}`."""
   checkpoints = Checkpoints(place)
   try:
-    checkpoints.save(0, {'params': params})
+    checkpoints.save(0, {'params': params}, metadata)
   finally:
     checkpoints.close()

@@ -6,6 +6,8 @@ import functools
 import hashlib
 import json
 import pathlib
+import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,9 +25,11 @@ from alignment.protocols.bakeoff import (
   row_of,
   tune,
 )
+from alignment.protocols.base_models import write_params
 from alignment.protocols.contestants import Contestant
-from alignment.protocols.progress import CellCheckpoints
+from alignment.protocols.progress import CellCheckpoints, Stop
 from alignment.training import storage, writers
+from alignment.types import PyTree
 
 AT_ZERO = {'cdpo': 'dpo', 'rdpo': 'dpo', 'forward': 'dpo', 'ripo': 'ipo'}
 """Corrections that assume a flip rate of 0 are their uncorrected loss."""
@@ -133,6 +137,7 @@ class Carrying(NamedTuple):
     log_interval: steps.
     should_stop: asked after every step.
     on_done: (key, row, number done, number of all), as cells finish.
+    keep_policies: save the policy that every cell selects, in `policies/`.
   """
 
   directory: pathlib.Path
@@ -143,6 +148,7 @@ class Carrying(NamedTuple):
   log_interval: int
   should_stop: Callable[[int], bool]
   on_done: Callable[[str, dict[str, Any], int, int], None]
+  keep_policies: bool = False
 
 
 def train_cells(
@@ -228,12 +234,21 @@ def _train(
 ) -> dict[str, Any]:
   label = f'seed {arena.seed}  flips {job.flip_rate:g}  {job.name}'
   place = carrying.directory / 'checkpoints' / key[:16]
+
+  def keep(stop: Stop, params: PyTree) -> None:
+    name = f'{re.sub("[^A-Za-z0-9@.]+", "_", label)}_{key[:8]}'
+    folder = carrying.directory / 'policies' / name
+    # A cell that was killed after this and before its row is done again.
+    shutil.rmtree(folder, ignore_errors=True)
+    write_params(folder, params, {'label': label, 'stop': list(stop)[:3]})
+
   outcome = tune(
     job.contestant,
     arena,
     job.labels,
     job.grid,
     with_oracle=job.with_oracle,
+    keep=keep if carrying.keep_policies else None,
     mesh=carrying.mesh,
     checkpoints=CellCheckpoints(place, job.grid.stops[-1]),
     save_interval=carrying.save_interval,

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from alignment.losses.preference import METHODS, reads
-from alignment.protocols import rounds
+from alignment.protocols import bakeoff, rounds
 from alignment.protocols.bakeoff import Grid
 from alignment.protocols.contestants import Contestant, line_up
+from alignment.training.checkpoints import Checkpoints
 from alignment.training.writers import combined_writer
 from tests.protocols.arenas import STEPS, toy_arena
 
@@ -188,3 +189,26 @@ def test_openings_are_named_by_loss():
   assert list(found) == ['dpo', 'rdpo', 'forward']
   for measured, exact in found.values():
     np.testing.assert_allclose([measured, exact], np.log(2), rtol=1e-5)
+
+
+def test_selected_policies_are_kept_on_request(tmp_path):
+  job = jobs()[0]
+  carrying = rounds.Carrying(
+    directory=tmp_path,
+    threads=1,
+    mesh=None,
+    save_interval=0,
+    writer=combined_writer([]),
+    log_interval=0,
+    should_stop=lambda step: False,
+    on_done=lambda *_: None,
+    keep_policies=True,
+  )
+  [cell] = rounds.train_jobs([(ARENA, job)], carrying, with_pairs=False)
+  [folder] = (tmp_path / 'policies').iterdir()
+  target = {'params': ARENA.start}
+  _, tree, known = Checkpoints(folder).restore(target)
+  assert known['stop'][1] == cell['selected']['stop']['step']
+  margin = bakeoff.margins(job.contestant, ARENA, ARENA.test, tree['params'])
+  measured = ARENA.yardstick(tree['params'], margin)
+  assert measured.summary == cell['selected']['summary']
