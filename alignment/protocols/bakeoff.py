@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from alignment.data.layout import relabel
@@ -34,9 +35,6 @@ from alignment.training.mesh import jit_step, place, state_shardings
 from alignment.training.optimizer import make_optimizer, set_learning_rate
 from alignment.training.step import init_state, make_step
 from alignment.types import Batch, Frozen, PyTree, Step, TrainState
-
-OPTIMIZER = make_optimizer(max_grad_norm=1.0)
-"""AdamW at a constant rate: a stop is a run of that many steps."""
 
 
 class Grid(NamedTuple):
@@ -230,11 +228,11 @@ def compiled_step(
 ) -> Step:
   """One compiled step per loss: rates, β and assumed flip rates are traced."""
   objective = preference_objective(model, loss, aggregate=aggregate)
-  step = make_step(objective, OPTIMIZER)
+  step = make_step(objective, _optimizer())
   if mesh is None:
     return jit_step(step)
   shapes = jax.eval_shape(
-    lambda: init_state(model.init(jax.random.key(0)), OPTIMIZER)
+    lambda: init_state(model.init(jax.random.key(0)), _optimizer())
   )
   return jit_step(step, mesh, state_shardings(shapes, mesh))
 
@@ -335,10 +333,19 @@ def _frozen(contestant: Contestant) -> Frozen:
   return Frozen(hyper={k: jnp.float32(v) for k, v in contestant.hyper})
 
 
+@functools.cache
+def _optimizer() -> optax.GradientTransformation:
+  """AdamW at a constant rate: a stop is a run of that many steps.
+
+  Made on first use: it holds an array, and an import must not start a device.
+  """
+  return make_optimizer(max_grad_norm=1.0)
+
+
 def _fresh(
   params: PyTree, learning_rate: float, mesh: Mesh | None = None
 ) -> TrainState:
-  state = init_state(params, OPTIMIZER)
+  state = init_state(params, _optimizer())
   state = state.replace(
     opt_state=set_learning_rate(state.opt_state, learning_rate)
   )
