@@ -8,7 +8,7 @@ losses' own papers: a shared tuning budget, selection without clean labels,
 floor (start), ceiling (clean labels), the unflipped pairs alone, a leak check,
 and intervals on paired differences.
 
-  Embedded task, about two minutes on two cores:
+  Embedded task, about three minutes on two cores:
     python -m experiments.noisy_dpo --output_dir=runs/noisy_dpo
   The long version, every loss with a flip rate or a redescending tail:
     python -m experiments.noisy_dpo --output_dir=runs/noisy_dpo_long \\
