@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from alignment.noise.corruption import corrupt
+from alignment.noise.corruption.catalogue import corrupt
 from alignment.protocols import ledger
 from alignment.protocols.arena import Arena, Pairs
 from alignment.protocols.bakeoff import (

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from alignment.noise.corruption import NOISE, inputs
+from alignment.noise.corruption.catalogue import NOISE, inputs
 from alignment.protocols.bakeoff import Grid
 from alignment.protocols.records_policies import HASHED_LENGTH
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from alignment.noise.corruption import symmetric
+from alignment.noise.corruption.catalogue import symmetric
 from alignment.noise.labels import (
   complement,
   effective_flip_rate,

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 from scipy import special
 
-from alignment.noise import draws
-from alignment.noise.calibration import check_one, solve_rates
+from alignment.noise.corruption import draws
+from alignment.noise.corruption.calibration import check_one, solve_rates
 from alignment.noise.labels import flip
 from alignment.types import NoisyLabels
 

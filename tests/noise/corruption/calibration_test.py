@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alignment.noise.calibration import calibrate, choose_rates
+from alignment.noise.corruption.calibration import calibrate, choose_rates
 
 
 def test_calibrate_inverts_a_known_family():

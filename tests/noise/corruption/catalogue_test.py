@@ -5,8 +5,13 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from alignment.noise.annotators import assign_annotators
-from alignment.noise.corruption import NOISE, corrupt, hyperparameters, inputs
+from alignment.noise.corruption.annotators import assign_annotators
+from alignment.noise.corruption.catalogue import (
+  NOISE,
+  corrupt,
+  hyperparameters,
+  inputs,
+)
 
 _KEY = jax.random.key(7)
 

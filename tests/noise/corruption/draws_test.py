@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from scipy import stats
 
-from alignment.noise import draws
+from alignment.noise.corruption import draws
 
 
 def test_a_draw_depends_on_key_stream_and_index_alone():

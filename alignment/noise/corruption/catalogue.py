@@ -27,9 +27,9 @@ import jax
 import numpy as np
 from scipy import special
 
-from alignment.noise import draws
-from alignment.noise.annotators import per_annotator
-from alignment.noise.calibration import (
+from alignment.noise.corruption import draws
+from alignment.noise.corruption.annotators import per_annotator
+from alignment.noise.corruption.calibration import (
   check_one,
   check_rate,
   choose_rates,
