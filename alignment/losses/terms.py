@@ -41,6 +41,33 @@ def nll_per_completion(logps: Array, lengths: Array, weights: Array) -> Term:
   return Term(-jnp.sum(weights * logps), jnp.sum(weights))
 
 
+def centring(
+  chosen_rewards: Array,
+  rejected_rewards: Array,
+  weights: Array,
+  coefficient: Array | float,
+) -> Term:
+  """Keeps the rewards of a pair around 0, which no comparison can do.
+
+    value = coefficient · Σ w·(chosen_rewards + rejected_rewards)² / Σ w
+
+  Args:
+    chosen_rewards: `[B]`.
+    rejected_rewards: `[B]`.
+    weights: `[B]` ≥ 0; 0 for an empty slot, whose rewards are ignored.
+    coefficient: ≥ 0.
+
+  Returns:
+    a term whose normaliser counts pairs.
+
+  Source: Eisenstein et al., Helping or Herding? Reward Model Ensembles
+  Mitigate but do not Eliminate Reward Hacking, 2023, arXiv 2312.09244.
+  """
+  both = as_float(chosen_rewards) + as_float(rejected_rewards)
+  squares = jnp.square(jnp.where(weights > 0, both, 0.0))
+  return Term(jnp.sum(weights * squares), jnp.sum(weights), coefficient)
+
+
 def wpo_weights(
   chosen_logps: Array,
   rejected_logps: Array,

@@ -19,7 +19,6 @@ EXCLUDED = {
   'kto/': 'unpaired data',
   'bco/': 'unpaired data, a running mean kept by its trainer',
   'tpo/': 'needs a third completion',
-  'reward/margin=False/center=0.01': 'a regulariser of reward models',
   'sft/dft': 'not a preference loss',
   'grpo/': 'policy gradient',
   'gmpo/': 'policy gradient',

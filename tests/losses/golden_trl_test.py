@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alignment.losses import links, margins, numerics, terms
+from alignment.losses import margins, numerics, terms
 from alignment.losses.preference import (
   AGGREGATES,
   METHODS,
   reads,
   with_divergence,
 )
+from alignment.losses.reward import REWARD
 from tests.losses.golden_cases import (
   CASES,
   COMPARED,
@@ -57,7 +58,7 @@ def test_every_case_is_compared_or_excluded_with_a_reason():
   compared = [name for names in COMPARED.values() for name in names]
   left = set(CASES) - set(compared) - set(filter(is_excluded, CASES))
   assert not left
-  assert len(compared) == len(set(compared)) == 90
+  assert len(compared) == len(set(compared)) == 91
   unused = [
     prefix
     for prefix in EXCLUDED
@@ -279,11 +280,14 @@ def test_reward_model(case_id):
   inputs = {
     key: np.asarray(value) for key, value in TRL['inputs']['reward_f64'].items()
   }
-  gamma = inputs['margin'] if params['margin'] else 0.0
+  margin = inputs['margin'] if params['margin'] else 0.0
+  coefficient = params['center_rewards_coefficient'] or 0.0
+  ones = jnp.ones(len(inputs['r_chosen']))
 
   def loss(chosen, rejected):
-    h = margins.reward_difference(chosen, rejected)
-    return jnp.mean(links.shifted(h, gamma))
+    losses = REWARD['bradley_terry'](chosen, rejected, margin=margin)
+    centring = terms.centring(chosen, rejected, ones, coefficient)
+    return jnp.mean(losses) + centring.value()
 
   rewards = inputs['r_chosen'], inputs['r_rejected']
   value, gradients = jax.value_and_grad(loss, (0, 1))(*rewards)

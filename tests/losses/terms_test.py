@@ -1,4 +1,4 @@
-"""The likelihood term and the on-policy weights."""
+"""The likelihood and centring terms and the on-policy weights."""
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,21 @@ def test_empty_slots_are_ignored_whatever_stands_there():
     expected = term(LOGPS[[0, 2]], LENGTHS[[0, 2]], np.ones(2)).value()
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     assert np.isfinite(gradient).all() and gradient[1] == 0
+
+
+def test_centring_is_the_mean_square_of_the_sum_over_real_pairs():
+  chosen = np.asarray([1.5, np.nan, -2.0])
+  rejected = np.asarray([0.5, 3.0, 0.3])
+  weights = np.asarray([1.0, 0.0, 2.0])
+
+  def value(chosen):
+    return terms.centring(chosen, rejected, weights, 0.1).value()
+
+  found, pull = jax.value_and_grad(value)(jnp.asarray(chosen))
+  np.testing.assert_allclose(found, 0.1 * (4 + 2 * 1.7**2) / 3, rtol=1e-6)
+  np.testing.assert_allclose(
+    pull, [0.1 * 2 * 2 / 3, 0, 0.1 * 2 * 2 * -1.7 / 3], rtol=1e-6
+  )
 
 
 def test_wpo_weights_are_products_of_mean_token_ratios():
