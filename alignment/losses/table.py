@@ -8,8 +8,10 @@ from __future__ import annotations
 import inspect
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
+from alignment.losses import pointwise, reward
 from alignment.losses.preference import (
   AGGREGATES,
   METHODS,
@@ -20,29 +22,86 @@ from alignment.losses.preference import (
 _BEGIN, _END = '<!-- losses:begin -->', '<!-- losses:end -->'
 
 
+class Section(NamedTuple):
+  """One dictionary of the table.
+
+  Attributes:
+    kind: heading of the first column.
+    words: what the equations speak of, where the README's text does not say.
+    functions: name -> function, its docstring read.
+    cell: name -> what stands under hyperparameters.
+  """
+
+  kind: str
+  words: str
+  functions: Mapping[str, Callable]
+  cell: Callable[[str], str]
+
+
+def _defaults(keywords: Mapping[str, Any]) -> str:
+  return ', '.join(f'{key}={value}' for key, value in keywords.items())
+
+
+def _pointwise(functions: Mapping[str, Callable]) -> Callable[[str], str]:
+  def cell(name: str) -> str:
+    given = ', '.join(pointwise.needs(functions[name]))
+    defaults = _defaults(pointwise.hyperparameters(functions[name]))
+    return ', '.join(part for part in (given, defaults) if part)
+
+  return cell
+
+
+SECTIONS = (
+  Section('loss', '', METHODS, lambda name: _defaults(hyperparameters(name))),
+  Section(
+    'aggregate',
+    '',
+    AGGREGATES,
+    lambda name: _defaults(aggregate_hyperparameters(name)),
+  ),
+  Section(
+    'reward-model loss',
+    '`REWARD`: `h` is the reward of the chosen minus that of the rejected '
+    'completion, `p = σ(h)`.',
+    reward.REWARD,
+    lambda name: _defaults(reward.hyperparameters(name)),
+  ),
+  Section(
+    'classification loss',
+    '`CLASSIFICATION`: `p = softmax(logits)` over C classes, `y` the label, '
+    '`T` the transition, `T[i, j] = P(noisy = j | clean = i)`.',
+    pointwise.CLASSIFICATION,
+    _pointwise(pointwise.CLASSIFICATION),
+  ),
+  Section(
+    'unpaired loss',
+    '`UNPAIRED`: `u` is the log-ratio of one completion, `z = beta·u`; `good` '
+    'and `bad` are what it costs if it is one or the other; `ε₊`, `ε₋` = '
+    'label_smoothing_good, label_smoothing_bad, P(labelled bad given good) and '
+    'P(labelled good given bad).',
+    pointwise.UNPAIRED,
+    _pointwise(pointwise.UNPAIRED),
+  ),
+)
+
+
 def loss_table() -> str:
-  """Markdown: one row per method, then one per aggregate."""
-  rows = [_row(name, METHODS[name], hyperparameters(name)) for name in METHODS]
-  more = [
-    _row(name, AGGREGATES[name], aggregate_hyperparameters(name))
-    for name in AGGREGATES
-  ]
-  return '\n'.join(
-    [
-      '| loss | what it is | equation | hyperparameters | source |',
+  """Markdown: one table per dictionary, one row per entry."""
+  lines = []
+  for section in SECTIONS:
+    lines += [section.words, ''] if section.words else []
+    lines += [
+      f'| {section.kind} | what it is | equation | hyperparameters | source |',
       '|---|---|---|---|---|',
-      *rows,
-      '',
-      '| aggregate | what it is | equation | hyperparameters | source |',
-      '|---|---|---|---|---|',
-      *more,
-      '',
     ]
-  )
+    for name, function in section.functions.items():
+      lines.append(_row(name, function, section.cell(name)))
+    lines.append('')
+  return '\n'.join(lines)
 
 
-def _row(name: str, function: Callable, defaults: dict) -> str:
-  """name | first line | indented equation | keyword=default | Source."""
+def _row(name: str, function: Callable, keywords: str) -> str:
+  """name | first line | indented equation | keywords | Source."""
   document = inspect.getdoc(function)
   paragraphs = document.split('\n\n')
   equation = next(
@@ -55,7 +114,7 @@ def _row(name: str, function: Callable, defaults: dict) -> str:
     f'`{name}`',
     paragraphs[0].rstrip('.'),
     '<br>'.join(f'`{" ".join(line.split())}`' for line in equation),
-    ', '.join(f'{key}={value}' for key, value in defaults.items()),
+    keywords,
     ' '.join(source.removeprefix('Source: ').split()).rstrip('.'),
   ]
   return '| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |'
