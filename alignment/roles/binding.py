@@ -95,18 +95,25 @@ def pair_metrics(
     pairs.rejected_lengths,
     hyper,
   )
+  return {
+    **reward_metrics(chosen, rejected, pairs.weight),
+    'logps/chosen': Weighted.of(pairs.policy_chosen_logps, pairs.weight),
+    'logps/rejected': Weighted.of(pairs.policy_rejected_logps, pairs.weight),
+  }
+
+
+def reward_metrics(
+  chosen: Array, rejected: Array, weight: Array
+) -> dict[str, Weighted]:
+  """The rewards/ metrics of `pair_metrics`, of rewards `[B]` as labelled."""
   margins = chosen - rejected
   values = {
     'rewards/chosen': chosen,
     'rewards/rejected': rejected,
     'rewards/margins': margins,
     'rewards/accuracies': (1.0 + jnp.sign(margins)) / 2.0,
-    'logps/chosen': pairs.policy_chosen_logps,
-    'logps/rejected': pairs.policy_rejected_logps,
   }
-  return {
-    name: Weighted.of(value, pairs.weight) for name, value in values.items()
-  }
+  return {name: Weighted.of(value, weight) for name, value in values.items()}
 
 
 def implicit_reward(
