@@ -1,0 +1,127 @@
+"""Flip rates from rows whose true class is known, or all but certain."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from alignment.metrics.intervals import Estimate
+from alignment.metrics.shares import clopper_pearson, clustered_wilson
+from alignment.noise.estimation.estimate import (
+  RateEstimate,
+  bounded,
+  refused,
+)
+from alignment.noise.evidence import Evidence
+
+ANCHORS = (
+  'The rows with a known true class are a random sample of all rows, and their '
+  'true class is right.'
+)
+SUREST = (
+  'Flips hit every row alike, and the true class of the rows of which the '
+  'model is surest is certain.'
+)
+SINGLE = (
+  'Flips hit every row alike, at a rate of at most 1/2; true classes may be '
+  'uncertain.'
+)
+SUREST_SHARE, SUREST_ROWS = 0.1, 30
+
+
+def anchor_rate(evidence: Evidence, _: np.random.Generator) -> RateEstimate:
+  """Share of wrong labels among the rows whose true class is known.
+
+  Exact (Clopper-Pearson) where every such row is its own group, else over
+  groups.
+  """
+  name, unit = 'anchors', evidence.group_name
+  clean = evidence.clean_label
+  known = np.zeros(len(evidence), bool) if clean is None else clean >= 0
+  if not known.any():
+    return refused(
+      name,
+      ANCHORS,
+      'no row has a known true class; checking a random sample of 200 rows '
+      'would give a number to within .07',
+    )
+  found = share(evidence.label[known] != clean[known], evidence.group[known])
+  return bounded(name, ANCHORS, *found[:3], count=found.count, unit=unit)
+
+
+def surest_rows_rate(
+  evidence: Evidence, _: np.random.Generator
+) -> RateEstimate:
+  """Share of labels against the model, on the rows of which it is surest.
+
+  The rows are the tenth (at least 30) with the largest max_c probs[c]; the
+  model saw none of their labels, so choosing them leaves their flips alone. It
+  is the anchor-point estimate (the smallest probability of a class over all
+  rows) with the label counted instead of the model's probability believed, so
+  calibration is not needed, certainty is.
+
+  Source: Liu and Tao, Classification with noisy labels by importance
+  reweighting, 2014, 1411.7718 (anchor points).
+  """
+  return _surest(evidence, 'surest_rows', SUREST)
+
+
+def single_label_bounds(
+  evidence: Evidence, _: np.random.Generator
+) -> RateEstimate:
+  """What single labels allow without a link: a set from 0 up.
+
+  A row's label contradicts any guess made without it with probability
+  ε + (1 − 2ε) · P(guess wrong) ≥ ε. So the share of labels against the model
+  on the rows of which it is surest bounds ε from above. Nothing bounds it from
+  below: flips and preference that is stochastic look alike in single labels.
+  """
+  found = _surest(evidence, 'single_labels', SINGLE)
+  if found.is_refused:
+    return found
+  return RateEstimate(
+    estimator=found.estimator,
+    assumption=SINGLE,
+    low=0.0,
+    high=min(0.5, found.high),
+    count=found.count,
+    unit=found.unit,
+    flags=('identified set',),
+  )
+
+
+def share(wrong: np.ndarray, group: np.ndarray) -> Estimate:
+  """A share of rows: exact where each is its own group, else over groups."""
+  if len(np.unique(group)) == len(group):
+    return clopper_pearson(int(np.sum(wrong)), len(wrong))
+  return clustered_wilson(wrong, np.ones(len(wrong)), group)
+
+
+def _surest(evidence: Evidence, name: str, assumption: str) -> RateEstimate:
+  if evidence.probs is None or len(evidence) < SUREST_ROWS:
+    return refused(
+      name,
+      assumption,
+      f'needs {SUREST_ROWS} rows with probabilities of a model that saw no row '
+      'of their group; a second vote on some rows or known true classes would '
+      'give a number without a model',
+    )
+  surest = np.max(evidence.probs, axis=1)
+  size = max(SUREST_ROWS, int(SUREST_SHARE * len(surest)))
+  # A stable order of the rows, so that ties go the same way every time.
+  rows = np.argsort(-surest, kind='stable')[:size]
+  against = evidence.label[rows] != np.argmax(evidence.probs[rows], axis=1)
+  found = share(against, evidence.group[rows])
+  if found.low is None:
+    return refused(
+      name,
+      assumption,
+      f'the surest rows are all of one group ({evidence.group_name})',
+    )
+  return bounded(
+    name,
+    assumption,
+    *found[:3],
+    count=found.count,
+    unit=evidence.group_name,
+    chance=1 - 1 / evidence.num_classes,
+  )
