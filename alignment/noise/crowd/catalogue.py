@@ -1,0 +1,27 @@
+"""Annotator models by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from alignment.noise.crowd.dawid_skene import dawid_skene, dawid_skene_weighted
+from alignment.noise.crowd.fit import CrowdFit, Parameters
+from alignment.noise.crowd.majority import majority, majority_weighted
+from alignment.noise.crowd.one_coin import one_coin, one_coin_weighted
+from alignment.noise.crowd.table import VoteTable
+
+ANNOTATOR_MODELS: dict[str, Callable[[VoteTable], CrowdFit]] = {
+  'majority': majority,
+  'one_coin': one_coin,
+  'dawid_skene': dawid_skene,
+}
+"""(votes) -> what the model says of tasks and workers."""
+
+WEIGHTED: dict[str, Callable[[VoteTable, np.ndarray], Parameters]] = {
+  'majority': majority_weighted,
+  'one_coin': one_coin_weighted,
+  'dawid_skene': dawid_skene_weighted,
+}
+"""(votes, weights `[S, I]` of the tasks) -> parameters of S fits at once."""
