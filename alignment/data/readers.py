@@ -301,10 +301,18 @@ def write_jsonl(
   path = os.fspath(path)
   if not path.endswith(('.jsonl', '.jsonl.gz')):
     raise ValueError(f'path: {path!r} must end in .jsonl or .jsonl.gz')
-  lines = (
-    json.dumps(row_of(record), ensure_ascii=False, allow_nan=False) + '\n'
-    for record in records
-  )
+  write_lines(path, json_lines(map(row_of, records)))
+
+
+def json_lines(rows: Iterable[Row]) -> Iterator[str]:
+  """Every row as one line of JSON; NaN and infinity are a ValueError."""
+  for row in rows:
+    yield json.dumps(row, ensure_ascii=False, allow_nan=False) + '\n'
+
+
+def write_lines(path: str | os.PathLike, lines: Iterable[str]) -> None:
+  """Writes text that appears whole or not at all; `.gz` is compressed."""
+  path = os.fspath(path)
   data = ''.join(lines).encode('utf-8')
   if path.endswith('.gz'):
     data = gzip.compress(data, mtime=0)
@@ -316,6 +324,7 @@ def write_jsonl(
       file.write(data)
       file.flush()
       os.fsync(file.fileno())
+    os.chmod(temporary, 0o644)
     os.replace(temporary, path)
   except BaseException:
     os.unlink(temporary)

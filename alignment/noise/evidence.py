@@ -84,6 +84,26 @@ class Evidence:
   def __len__(self) -> int:
     return len(self.label)
 
+  def take(self, rows: np.ndarray) -> Evidence:
+    """What is known of distinct rows, in the order of `rows`."""
+    parts = {
+      name: getattr(self, name)[rows]
+      for name in _PER_ROW
+      if getattr(self, name) is not None
+    }
+    votes = None if self.votes is None else self.votes.of_tasks(rows)
+    return dataclasses.replace(self, votes=votes, **parts)
+
+
+_PER_ROW = (
+  'label',
+  'group',
+  'probs',
+  'features',
+  'annotator_id',
+  'clean_label',
+)
+
 
 def _inside(value: np.ndarray, low: int, high: int) -> bool:
   return low <= np.min(value) and np.max(value) < high

@@ -52,6 +52,19 @@ class VoteTable:
   def __len__(self) -> int:
     return len(self.task)
 
+  def of_tasks(self, rows: np.ndarray) -> VoteTable:
+    """The votes on distinct tasks, renumbered in the order of `rows`."""
+    place = np.full(self.num_tasks, -1, np.int32)
+    place[rows] = np.arange(len(rows))
+    kept = place[self.task] >= 0
+    return dataclasses.replace(
+      self,
+      task=place[self.task[kept]],
+      worker=self.worker[kept],
+      label=self.label[kept],
+      num_tasks=len(rows),
+    )
+
   @functools.cached_property
   def counts(self) -> np.ndarray:
     """`[num_tasks, num_classes]` int64, how many votes each class got."""
