@@ -7,6 +7,7 @@ the scores, and L-BFGS from SciPy does the rest.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -15,6 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import optimize, sparse
+
+try:
+  import threadpoolctl
+except ModuleNotFoundError:  # Slower where cores are shared, not otherwise.
+  threadpoolctl = None
 
 Features = np.ndarray | sparse.sparray
 
@@ -91,13 +97,14 @@ def fit_linear(
     first = np.zeros(shape) if start is None else np.asarray(start, np.float64)
     if not np.isfinite(objective(first.reshape(-1))[0]):
       raise ValueError('loss is not finite at the start of the fit')
-    found = optimize.minimize(
-      objective,
-      first.reshape(-1),
-      jac=True,
-      method='L-BFGS-B',
-      options={'maxiter': max_iterations, 'ftol': 1e-10, 'gtol': 1e-6},
-    )
+    with _one_blas_thread():
+      found = optimize.minimize(
+        objective,
+        first.reshape(-1),
+        jac=True,
+        method='L-BFGS-B',
+        options={'maxiter': max_iterations, 'ftol': 1e-10, 'gtol': 1e-6},
+      )
   matrix = found.x.reshape(shape)
   return LinearFit(
     matrix, features @ matrix, float(found.fun), int(found.nit), found.success
@@ -112,6 +119,21 @@ def _value_and_pull(loss, scores, shares, *arguments):
     return jnp.sum(shares * loss(scores, *arguments))
 
   return jax.value_and_grad(total)(scores)
+
+
+@functools.cache
+def _blas_threads():
+  return threadpoolctl.ThreadpoolController() if threadpoolctl else None
+
+
+def _one_blas_thread() -> contextlib.AbstractContextManager:
+  """Keeps BLAS to one thread: on vectors this short its threads wait for each
+  other, and where another program wants the cores a fit takes 40 times as long.
+  """
+  threads = _blas_threads()
+  if threads is None:
+    return contextlib.nullcontext()
+  return threads.limit(limits=1, user_api='blas')
 
 
 def _shares(weights: np.ndarray | None, rows: int) -> np.ndarray:
