@@ -16,8 +16,6 @@ EXCLUDED = {
   'an exception of the other side',
   'dpo028/exo_pair/ls=0.0': 'the other side silently replaces 0 by 1e-3; here '
   'a flip rate of 0, where EXO is infinite, is refused',
-  'kto/': 'unpaired data',
-  'bco/': 'unpaired data, a running mean kept by its trainer',
   'tpo/': 'needs a third completion',
   'sft/dft': 'not a preference loss',
   'grpo/': 'policy gradient',
@@ -35,7 +33,6 @@ EXCLUDED = {
   'sympo/exp_loss': 'not a link of this library',
   'openai_w2s/': 'weak-to-strong classification',
   'eleuther_w2s/': 'weak-to-strong classification',
-  'elr/': 'needs a table of running targets',
   'adaptconf/': 'weak-to-strong classification',
   'wspo/': 'weak-to-strong generation',
   'coteaching/': 'sample selection',
@@ -79,6 +76,9 @@ COMPARED = {
     'sce/',
     'truncated_gce/',
     'sppo/',
+    'kto/',
+    'bco/',
+    'elr/',
   )
 }
 
