@@ -149,14 +149,20 @@ class NoisyLabels:
 
   Attributes:
     label: `[B]` bool, True where the first completion of the pair is labelled
-      better.
+      better; of C classes, int32 in [0, C).
     is_flipped: `[B]` bool, label ≠ clean label.
     flip_rate: `[B]` float32, the true probability that this label flips.
+    label_prob: `[B]` float32 in [0, 1], how sure the labeller is of `label`: ½
+      is a tie. None where every label is as good as certain.
+    weight: `[B]` float32 ≥ 0; 0 where the labeller gave none. None where all
+      count alike.
   """
 
   label: Array
   is_flipped: Array
   flip_rate: Array
+  label_prob: Array | None = None
+  weight: Array | None = None
 
 
 @struct.dataclass

@@ -23,14 +23,16 @@ def flip(
 def complement(labels: NoisyLabels) -> NoisyLabels:
   """Every label turned round: label' = ¬label, flip_rate' = 1 − flip_rate.
 
+  How sure the labeller is, and which pairs count, stays as it is.
+
   At flip rate ½ labels and their complement have the same distribution, so
   nothing trained on either can know the truth: half the difference between
   the two runs must cover 0, or something leaks.
   """
-  return NoisyLabels(
-    np.logical_not(labels.label),
-    np.logical_not(labels.is_flipped),
-    np.float32(1) - np.asarray(labels.flip_rate),
+  return labels.replace(
+    label=np.logical_not(labels.label),
+    is_flipped=np.logical_not(labels.is_flipped),
+    flip_rate=np.float32(1) - np.asarray(labels.flip_rate),
   )
 
 
@@ -60,11 +62,22 @@ def noise_metrics(labels: NoisyLabels) -> dict[str, Weighted]:
   """What the noise did: the realised and the expected mean flip rate.
 
   Returns:
-    `noise/realised_rate` and `noise/expected_rate`, means over the pairs.
+    `noise/realised_rate` and `noise/expected_rate`, means over the labels that
+    say something: neither skipped nor tied.
   """
-  ones = np.ones(np.shape(labels.label), np.float32)
+  counted = says_something(labels).astype(np.float32)
   realised = np.asarray(labels.is_flipped, np.float32)
   return {
-    'noise/realised_rate': Weighted.of(realised, ones),
-    'noise/expected_rate': Weighted.of(labels.flip_rate, ones),
+    'noise/realised_rate': Weighted.of(realised, counted),
+    'noise/expected_rate': Weighted.of(labels.flip_rate, counted),
   }
+
+
+def says_something(labels: NoisyLabels) -> np.ndarray:
+  """`[B]` bool, False where the labeller skipped the pair or called a tie."""
+  counted = np.ones(np.shape(labels.label), bool)
+  if labels.label_prob is not None:
+    counted &= np.asarray(labels.label_prob) != 0.5
+  if labels.weight is not None:
+    counted &= np.asarray(labels.weight) > 0
+  return counted

@@ -8,6 +8,7 @@ from scipy import special
 
 from alignment.noise.corruption import draws
 from alignment.noise.corruption.calibration import check_one, solve_rates
+from alignment.noise.crowd.table import VoteTable
 from alignment.noise.labels import flip
 from alignment.types import NoisyLabels
 
@@ -21,12 +22,16 @@ def per_annotator(
   flip_rate: float | None = None,
   reliabilities: np.ndarray | None = None,
   concentration: float | None = None,
+  spammers: float | None = None,
+  adversaries: float | None = None,
 ) -> NoisyLabels:
   """Each annotator flips at a rate of their own: 1 − reliability.
 
-  Without `reliabilities` the rates of the annotators are quantiles of
-  Beta(c·ρ, c·(1 − ρ)) at one draw per annotator id; ρ is found by bisection
-  so that the mean *over the pairs given* is `flip_rate`.
+  Without `reliabilities` an exact share of the annotators are spammers, who
+  toss a coin, and adversaries, who always contradict the truth; the rates of
+  the others are quantiles of Beta(c·ρ, c·(1 − ρ)) at one draw per annotator
+  id. ρ is found by bisection so that the mean *over the pairs given*, of all
+  annotators together, is `flip_rate`.
 
   Args:
     key: JAX key, one per seed.
@@ -38,10 +43,13 @@ def per_annotator(
       below ½ an adversary; instead of `flip_rate`.
     concentration: > 0, c: small makes annotators differ, infinity is not
       allowed (that is `symmetric`). 10 unless given; only with `flip_rate`.
+    spammers, adversaries: shares of the annotators, ≥ 0, together at most 1.
+      0 unless given; only with `flip_rate`.
 
   Raises:
     ValueError: not exactly one of `flip_rate` and `reliabilities`, an unknown
-      annotator (−1), or a shape or range violated.
+      annotator (−1), a target out of reach of the spammers and adversaries
+      asked for, or a shape or range violated.
 
   Source: the one-coin case of Dawid and Skene, Maximum likelihood estimation
   of observer error-rates using the EM algorithm, 1979.
@@ -55,13 +63,19 @@ def per_annotator(
       annotator_id,
       flip_rate=flip_rate,
       concentration=10.0 if concentration is None else concentration,
+      spammers=spammers or 0.0,
+      adversaries=adversaries or 0.0,
     )
     return flip(clean_label, uniform, annotator_rates[annotator_id])
-  if concentration is not None:
-    raise ValueError(
-      f'concentration={concentration} must be None where reliabilities '
-      'are given'
-    )
+  for name, value in (
+    ('concentration', concentration),
+    ('spammers', spammers),
+    ('adversaries', adversaries),
+  ):
+    if value is not None:
+      raise ValueError(
+        f'{name}={value} must be None where reliabilities are given'
+      )
   reliabilities = check_reliabilities(reliabilities, annotator_id)
   return flip(clean_label, uniform, 1 - reliabilities[annotator_id])
 
@@ -94,13 +108,15 @@ def beta_rates(
   *,
   flip_rate: float,
   concentration: float,
+  spammers: float = 0.0,
+  adversaries: float = 0.0,
 ) -> np.ndarray:
-  """Beta-distributed flip rates of annotators with an exact mean over pairs.
+  """Flip rates of a pool of annotators with an exact mean over pairs.
 
-  rate[a] is the quantile of Beta(concentration · ρ, concentration · (1 − ρ))
-  at a uniform draw that belongs to (key, a); ρ solves
-  mean(rate[annotator_id]) = flip_rate. Quantiles grow with ρ, so rates, and
-  with them flips, are nested across targets.
+  1 for adversaries, ½ for spammers; of all others rate[a] is the quantile of
+  Beta(concentration · ρ, concentration · (1 − ρ)) at a uniform draw that
+  belongs to (key, a); ρ solves mean(rate[annotator_id]) = flip_rate. Quantiles
+  grow with ρ, so rates, and with them flips, are nested across targets.
 
   Args:
     key: JAX key, one per seed.
@@ -108,6 +124,8 @@ def beta_rates(
     flip_rate: target mean over the pairs, in [0, 1].
     concentration: > 0 and finite; the variance of a rate is
       ρ (1 − ρ) / (concentration + 1).
+    spammers, adversaries: shares, rounded to whole annotators; who they are is
+      one draw per annotator id.
 
   Returns:
     `[A]` float64 flip rates, A = max(annotator_id) + 1; 1 − reliability.
@@ -121,15 +139,87 @@ def beta_rates(
   count = int(annotator_id.max(initial=-1)) + 1
   uniform = draws.uniforms(key, draws.RELIABILITIES, np.arange(count))
   share = np.bincount(annotator_id, minlength=count) / max(len(annotator_id), 1)
+  fixed = _fixed_rates(key, count, spammers, adversaries)
 
   def rates(odds: float) -> np.ndarray:
     rho = 1.0 if np.isinf(odds) else odds / (1 + odds)
-    if rho <= 0 or rho >= 1:
-      return np.full(count, rho)
-    a, b = concentration * rho, concentration * (1 - rho)
-    return special.betaincinv(a, b, uniform)
+    honest = rho
+    if 0 < rho < 1:
+      a, b = concentration * rho, concentration * (1 - rho)
+      honest = special.betaincinv(a, b, uniform)
+    return np.where(np.isnan(fixed), honest, fixed)
 
   return solve_rates(rates, flip_rate, weights=share)
+
+
+def simulate_votes(
+  key: jax.Array,
+  clean_label: np.ndarray,
+  *,
+  index: np.ndarray,
+  annotator_id: np.ndarray,
+  reliabilities: np.ndarray,
+) -> VoteTable:
+  """Several annotators judge every pair, each with their own reliability.
+
+  Votes of a pair err independently of each other given who votes.
+
+  Args:
+    key: JAX key, one per seed.
+    clean_label: `[B]` bool.
+    index: `[B]` stable ids below 2³² / V.
+    annotator_id: `[B, V]` integers ≥ 0, who casts each of the V votes; −1 is
+      no vote.
+    reliabilities: `[A]` in [0, 1], P(vote is the clean label).
+
+  Returns:
+    A table of two classes, 0 where the first completion is said to be better;
+    a task is a row.
+
+  Raises:
+    ValueError: a shape or range above is violated.
+  """
+  annotator_id = np.asarray(annotator_id)
+  if annotator_id.ndim != 2 or len(annotator_id) != len(clean_label):
+    raise ValueError(
+      f'annotator_id has shape {annotator_id.shape}; it must be '
+      f'({len(clean_label)}, V)'
+    )
+  task, place = np.nonzero(annotator_id >= 0)
+  worker = annotator_id[task, place]
+  votes = per_annotator(
+    key,
+    np.asarray(clean_label)[task],
+    index=np.asarray(index)[task] * annotator_id.shape[1] + place,
+    annotator_id=worker,
+    reliabilities=reliabilities,
+  )
+  return VoteTable(
+    task=task,
+    worker=worker,
+    label=np.where(votes.label, 0, 1),
+    num_tasks=len(clean_label),
+    num_workers=len(reliabilities),
+    num_classes=2,
+  )
+
+
+def _fixed_rates(
+  key: jax.Array, count: int, spammers: float, adversaries: float
+) -> np.ndarray:
+  """`[A]`, 1 for adversaries, ½ for spammers, NaN for everybody else."""
+  if spammers < 0 or adversaries < 0 or not spammers + adversaries <= 1:
+    raise ValueError(
+      f'spammers={spammers} and adversaries={adversaries} must be >= 0 and '
+      'together at most 1'
+    )
+  fixed = np.full(count, np.nan)
+  if spammers or adversaries:
+    order = np.argsort(draws.uniforms(key, draws.ROLES, np.arange(count)))
+    first = round(adversaries * count)
+    fixed[order[: round((adversaries + spammers) * count)]] = 0.5
+    fixed[order[:first]] = 1.0
+  return fixed
 
 
 def check_annotators(annotator_id: np.ndarray, size: int) -> np.ndarray:

@@ -118,6 +118,63 @@ def choose_rates(
   return rates(value)
 
 
+def solve_share(full: np.ndarray, flip_rate: float) -> np.ndarray:
+  """share · full, whose mean is `flip_rate`; share in [0, 1].
+
+  Args:
+    full: `[B]` probabilities, the rates at share 1.
+    flip_rate: target mean.
+
+  Raises:
+    ValueError: as `calibrate`.
+  """
+
+  def rates(odds: float) -> np.ndarray:
+    return (1.0 if np.isinf(odds) else odds / (1 + odds)) * full
+
+  return solve_rates(rates, flip_rate)
+
+
+def share_rates(
+  full: np.ndarray, flip_rate: float | None, name: str, value: float | None
+) -> np.ndarray:
+  """value · full, or else that share of `full` whose mean is `flip_rate`.
+
+  Raises:
+    ValueError: as `check_one` and `calibrate`, or value outside [0, 1].
+  """
+  check_one(flip_rate, name, value)
+  if value is None:
+    return solve_share(full, flip_rate)
+  if not 0 <= value <= 1:
+    raise ValueError(f'{name}={value} must lie in [0, 1]')
+  return value * full
+
+
+def count_of(flip_rate: float, size: int) -> int:
+  """⌊flip_rate · size⌋.
+
+  Raises:
+    ValueError: as `check_rate`.
+  """
+  # .29 · 100 is 28.999999999999996 in floating point, and means 29.
+  return int(np.floor(check_rate(flip_rate) * size + 1e-9))
+
+
+def largest(score: np.ndarray, count: float, tie: np.ndarray) -> np.ndarray:
+  """1 at the `count` largest scores, 0 elsewhere; what is left over of a
+  count that is no integer goes to the next one.
+
+  Args:
+    score: `[B]`.
+    count: in [0, B].
+    tie: `[B]`, the order among equal scores.
+  """
+  rank = np.empty(len(score))
+  rank[np.lexsort((tie, -score))] = np.arange(len(score))
+  return np.clip(count - rank, 0.0, 1.0)
+
+
 def ratio(margin: np.ndarray, x: float) -> np.ndarray:
   """margin / x with the limits at x = 0 and ∞; 0 where the margin is 0."""
   with np.errstate(divide='ignore', invalid='ignore', over='ignore'):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-FLIPS, ASSIGNMENT, RELIABILITIES = range(3)
+FLIPS, ASSIGNMENT, RELIABILITIES, ROLES, RATES, TIES, TARGETS, START = range(8)
 """The named streams of a noise key."""
 
 
@@ -74,3 +74,48 @@ def flip_draws(
       f'index has shape {np.shape(index)}; it must be {clean_label.shape}'
     )
   return clean_label, uniforms(key, FLIPS, index)
+
+
+def exact_flips(
+  key: jax.Array, rate: np.ndarray, index: np.ndarray
+) -> np.ndarray:
+  """As many flips as the rates sum to, each example at its own rate.
+
+  Systematic sampling in a random order: one number per key, and integers from
+  it on, are laid along the cumulated rates; an example flips where one falls
+  into its stretch. P(flip) of every example is its rate; the count is the sum
+  where that is whole, else one of the two integers about it. Unlike
+  independent draws, which examples flip depends on the others, and flips are
+  not nested across rates.
+
+  Args:
+    key: a JAX key; one per seed.
+    rate: `[B]` in [0, 1].
+    index: `[B]` stable ids, all different.
+
+  Returns:
+    `[B]` bool.
+
+  Raises:
+    ValueError: `index` repeats, or is none.
+
+  Source: Madow, On the theory of systematic sampling, II, 1949.
+  """
+  refuse_repeats(index)
+  order = np.lexsort((index, uniforms(key, FLIPS, index)))
+  reached = np.cumsum(np.concatenate([[0.0], rate[order]]))
+  # A sum that is whole but for the rounding of float32 rates is meant to be.
+  total = round(reached[-1])
+  if total and abs(reached[-1] - total) < 1e-7 * len(rate):
+    reached *= total / reached[-1]
+    reached[-1] = total
+  passed = np.floor(reached + uniforms(key, START, np.zeros(1, int)))
+  flips = np.zeros(len(rate), bool)
+  flips[order] = np.diff(passed) > 0
+  return flips
+
+
+def refuse_repeats(index: np.ndarray) -> None:
+  """Raises `ValueError` where two examples share an id."""
+  if np.unique(index).size != len(index):
+    raise ValueError('index must not repeat: an exact count flips single pairs')

@@ -7,6 +7,7 @@ from scipy import special, stats
 
 from alignment.noise.corruption.annotators import assign_annotators
 from alignment.noise.corruption.catalogue import (
+  EXACT,
   NOISE,
   corrupt,
   hyperparameters,
@@ -20,11 +21,19 @@ def _pairs(size: int, seed: int = 0) -> tuple[np.ndarray, dict]:
   rng = np.random.default_rng(seed)
   margin = rng.gumbel(size=size) - 0.3
   index = rng.permutation(4 * size)[:size]
+  rewards = rng.normal(size=(size, 2, 3)) + 0.5
+  rewards[:, 0, -1] += margin + np.diff(rewards.sum(axis=2))[:, 0]
   data = {
     'index': index,
     'margin': margin,
     'lengths': rng.integers(1, 30, (size, 2)),
     'annotator_id': assign_annotators(jax.random.key(1), index, 13),
+    'features': rng.normal(size=(size, 2)),
+    # A judge that errs on the closest tenth or so.
+    'judge_margin': margin + 0.2 * rng.normal(size=size),
+    'step_rewards': rewards,
+    'has_trigger': rng.random(size) < 0.6,
+    'attack_score': np.abs(margin) - 0.1 * rng.normal(size=size),
   }
   return margin > 0, data
 
@@ -42,7 +51,8 @@ def test_rate_is_calibrated_and_realised(name):
   np.testing.assert_array_equal(labels.label ^ labels.is_flipped, clean)
 
 
-@pytest.mark.parametrize('name', NOISE)
+# A judge that is wrong by itself is right more often as it grows random.
+@pytest.mark.parametrize('name', sorted(set(NOISE) - {'ai_judge'}))
 def test_flips_are_nested_across_rates(name):
   clean, data = _pairs(2000)
   flips = [
@@ -67,18 +77,25 @@ def test_order_of_the_examples_does_not_matter(name):
   np.testing.assert_allclose(here.flip_rate[order], there.flip_rate, rtol=1e-6)
 
 
-@pytest.mark.parametrize('name', sorted(set(NOISE) - {'exact_count'}))
+@pytest.mark.parametrize('name', sorted(set(NOISE) - set(EXACT)))
 def test_flips_do_not_depend_on_the_company(name):
   """With the model's parameter fixed, half the examples flip as before."""
   clean, data = _pairs(400)
   half = {word: value[::2] for word, value in data.items()}
   hyper = {
     'symmetric': {'flip_rate': 0.3},
+    'class_conditional': {'rates': (0.1, 0.5)},
+    'instance_dependent': {'max_rate': 0.7},
     'bt_temperature': {'temperature': 1.3},
     'gaussian': {'scale': 1.3},
     'margin_dependent': {'tau': 1.3},
+    'hard_only': {'threshold': 0.4, 'rate': 0.7},
     'length_biased': {'length_preference': 0.6},
+    'feature_logistic': {'bias': -1.0, 'weights': (0.5, -1.5)},
     'per_annotator': {'reliabilities': np.linspace(0.4, 1, 13)},
+    'teacher': {'mistake': 0.2, 'rationality': 1.5, 'myopia': 0.8},
+    'ai_judge': {'temperature': 0.8, 'position_bias': 0.3},
+    'poisoned': {'poison_rate': 0.8},
   }[name]
   whole = corrupt(name, _KEY, clean, data, **hyper)
   part = corrupt(name, _KEY, clean[::2], half, **hyper)
@@ -87,7 +104,7 @@ def test_flips_do_not_depend_on_the_company(name):
   np.testing.assert_array_equal(whole.flip_rate[::2], part.flip_rate)
 
 
-@pytest.mark.parametrize('name', NOISE)
+@pytest.mark.parametrize('name', sorted(set(NOISE) - {'instance_dependent'}))
 def test_per_example_rate_is_the_frequency_over_keys(name):
   clean, data = _pairs(40)
   data['annotator_id'] = data['index'] % 3
