@@ -15,11 +15,11 @@ ASSISTANT_TURN = '\n\nAssistant:'
 HUMAN_TURN = '\n\nHuman:'
 PAIR_COLUMNS = (
   *('prompt', 'chosen', 'rejected', 'index', 'group', 'label_prob', 'weight'),
-  *('annotator_id', 'clean_label', 'is_flipped', 'votes'),
+  *('annotator_id', 'clean_label', 'is_flipped', 'flip_rate', 'votes'),
 )
 UNPAIRED_COLUMNS = (
   *('prompt', 'completion', 'label', 'index', 'group', 'weight'),
-  *('annotator_id', 'clean_label', 'is_flipped'),
+  *('annotator_id', 'clean_label', 'is_flipped', 'flip_rate'),
 )
 
 Row = Mapping[str, Any]
@@ -107,6 +107,7 @@ def parse_row(
     'annotator_id': _integer(row, 'annotator_id', -1, -1, fail),
     'clean_label': _flag(row, 'clean_label', fail),
     'is_flipped': _flag(row, 'is_flipped', fail),
+    'flip_rate': _number(row, 'flip_rate', None, 1.0, fail),
     'path': path,
     'line': line,
   }
@@ -186,8 +187,8 @@ def _group(row: Row, prompt: str, index: int, fail: Fail) -> str:
 
 
 def _number(
-  row: Row, name: str, default: float, upper: float, fail: Fail
-) -> float:
+  row: Row, name: str, default: float | None, upper: float, fail: Fail
+) -> float | None:
   value = row.get(name)
   if value is None:
     return default

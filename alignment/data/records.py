@@ -57,6 +57,8 @@ class Preference:
     clean_label: True where `chosen` is truly better; None where unknown.
     is_flipped: True where noise swapped the two; None where unknown. Where both
       are known, `is_flipped` = not `clean_label`.
+    flip_rate: in [0, 1], the probability with which noise was to swap them;
+      None where unknown.
     votes: other labellers' votes on the same pair, never trained on: +1 for
       `chosen`, −1 for `rejected`, 0 for equal.
     path: where it was read.
@@ -73,6 +75,7 @@ class Preference:
   annotator_id: int = -1
   clean_label: bool | None = None
   is_flipped: bool | None = None
+  flip_rate: float | None = None
   votes: tuple[int, ...] = ()
   path: str = dataclasses.field(default='', compare=False, repr=False)
   line: int = dataclasses.field(default=0, compare=False, repr=False)
@@ -89,9 +92,9 @@ class Unpaired:
     prompt: text before the completion, '' where there is none.
     completion: the text that is judged.
     label: True where it is labelled good.
-    index, group, weight, annotator_id, clean_label, is_flipped, path, line: as
-      in `Preference`; `clean_label` is True where it is truly good, so that
-      `is_flipped` = (`label` ≠ `clean_label`).
+    index, group, weight, annotator_id, clean_label, is_flipped, flip_rate,
+      path, line: as in `Preference`; `clean_label` is True where it is truly
+      good, so that `is_flipped` = (`label` ≠ `clean_label`).
   """
 
   prompt: str
@@ -103,6 +106,7 @@ class Unpaired:
   annotator_id: int = -1
   clean_label: bool | None = None
   is_flipped: bool | None = None
+  flip_rate: float | None = None
   path: str = dataclasses.field(default='', compare=False, repr=False)
   line: int = dataclasses.field(default=0, compare=False, repr=False)
 

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-FLIPS, ASSIGNMENT, RELIABILITIES, ROLES, RATES, TIES, TARGETS, START = range(8)
+FLIPS, ASSIGNMENT, RELIABILITIES, ROLES, RATES = range(5)
+TIES, TARGETS, START, ORDER, TRIGGERS = range(5, 10)
 """The named streams of a noise key."""
 
 
