@@ -9,7 +9,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import logsumexp
 
 from alignment.noise.crowd.checks import check_votes, check_weights, flag
 from alignment.noise.crowd.fit import CrowdFit, Parameters
@@ -20,8 +19,12 @@ from alignment.types import Array
 FLOOR = 1e-10
 """Least expected count and least probability, so that logs are finite."""
 
-_AT_ONCE = 4_000_000
+_AT_ONCE = 3_000_000
 """Posterior probabilities held at a time."""
+
+_STRIDE = 4
+"""Iterations between two looks at the likelihood: its logarithms cost as much
+as all the rest of an iteration."""
 
 Estimate = Callable[[Array, Array], tuple[Array, Array]]
 """(expected counts `[A, C says, C true, S]`, smoothing) -> log confusion of
@@ -29,10 +32,12 @@ the same shape, log prior density `[S]`."""
 
 
 class _State(NamedTuple):
+  """Of S fits: logs of the parameters, and how far EM has come."""
+
   log_prior: Array
   log_confusion: Array
+  log_density: Array
   value: Array
-  log_likelihood: Array
   iterations: Array
   is_done: Array
 
@@ -51,12 +56,11 @@ def fit(
     rows = lay_out(votes)
     weights = jnp.ones((votes.num_tasks, 1))
     run = rows, jnp.asarray(_shares(votes)), weights, smoothing, tolerance
-    state, has_votes = _em(*run, max_iterations, estimate, votes.num_workers)
-    joint = _joint(state.log_prior, state.log_confusion, rows, votes.num_tasks)
-    task_probs = jax.nn.softmax(joint, axis=1)[..., 0]
-    voted = votes.counts.any(axis=1)
-    log_likelihood = np.sum(logsumexp(joint, axis=1)[voted])
-  found = _parameters(state, has_votes)
+    found = _em(*run, max_iterations, estimate, votes.num_workers)
+    odds = _log_odds(*found[0][:2], rows, votes.num_tasks)[..., 0]
+    odds = jnp.concatenate([jnp.zeros((votes.num_tasks, 1)), odds], axis=1)
+    task_probs = jax.nn.softmax(odds, axis=1)
+  found = _parameters(*found)
   return flag(
     votes,
     CrowdFit(
@@ -64,7 +68,7 @@ def fit(
       confusion=found.confusion[0],
       prior=found.prior[0],
       skill=found.skill[0],
-      log_likelihood=float(log_likelihood),
+      log_likelihood=float(found.log_likelihood[0]),
       iterations=int(found.iterations[0]),
       converged=bool(found.converged[0]),
     ),
@@ -114,10 +118,8 @@ def fit_weighted(
       filled = np.ones((min(size, len(weights)), votes.num_tasks))
       filled[: len(part)] = part
       run = rows, jnp.asarray(shares), jnp.asarray(filled.T), smoothing
-      state, has_votes = _em(
-        *run, tolerance, max_iterations, estimate, votes.num_workers
-      )
-    found = _parameters(state, has_votes)
+      found = _em(*run, tolerance, max_iterations, estimate, votes.num_workers)
+    found = _parameters(*found)
     parts.append(Parameters(*(field[: len(part)] for field in found)))
   return Parameters(*map(np.concatenate, zip(*parts, strict=True)))
 
@@ -132,86 +134,96 @@ def _em(
   max_iterations: Array,
   estimate: Estimate,
   num_workers: int,
-) -> tuple[_State, Array]:
-  """EM on `weights` `[I, S]`; also `[A, S]`, whether a worker has votes.
+) -> tuple[_State, Array, Array]:
+  """EM on `weights` `[I, S]`: state, log-likelihood, has a worker votes.
 
   Bootstraps are the last axis: gathers and scatters then move whole rows.
+  Class 0 is never carried along: its count is what the others leave.
   """
-  num_tasks, num_classes = shares.shape
-  num_cells = num_workers * num_classes
-  votes_of = (
-    tally(weights, rows, num_cells)
-    .reshape(num_workers, -1, weights.shape[1])
-    .sum(1)
-  )
-  num_votes = votes_of.sum(axis=0)
+  num_classes, size = shares.shape[1], weights.shape[1]
   # Tasks without votes say nothing, also not of the prior.
   weights = weights * (shares.sum(axis=1, keepdims=True) > 0)
+  votes_of = tally(weights, rows, num_workers * num_classes)
 
-  def maximise(posterior: Array) -> tuple[Array, Array, Array]:
-    weighted = posterior * weights[:, None]
-    prior = weighted.sum(axis=0) / weights.sum(axis=0)
-    counts = tally(weighted, rows, num_cells)
-    counts = counts.reshape(num_workers, *2 * (num_classes,), -1)
-    log_confusion, log_density = estimate(counts, smoothing)
-    return jnp.log(jnp.maximum(prior, FLOOR)), log_confusion, log_density
+  def maximise(weighted: Array) -> tuple[Array, Array, Array]:
+    """From weights · posterior of the classes but 0, `[I, C - 1, S]`."""
+    others = weighted.sum(axis=0)
+    total = weights.sum(axis=0)
+    prior = jnp.concatenate([(total - others.sum(axis=0))[None], others])
+    counts = tally(weighted, rows, len(votes_of))
+    first = votes_of - counts.sum(axis=1)
+    counts = jnp.concatenate([first[:, None], counts], axis=1)
+    counts = counts.reshape(num_workers, num_classes, num_classes, size)
+    # What rounding leaves of a class that nobody is in may be negative.
+    log_prior = jnp.log(jnp.maximum(prior / total, FLOOR))
+    return log_prior, *estimate(jnp.maximum(counts, 0), smoothing)
 
-  def step(carry: tuple[_State, Array]) -> tuple[_State, Array]:
-    old, log_density = carry
-    joint = _joint(old.log_prior, old.log_confusion, rows, num_tasks)
-    evidence = logsumexp(joint, axis=1)
-    log_likelihood = jnp.sum(weights * evidence, axis=0)
-    value = log_likelihood + log_density
-    is_done = old.is_done | (value - old.value < tolerance * num_votes)
-    log_prior, log_confusion, density = maximise(
-      jnp.exp(joint - evidence[:, None])
+  def expect(state: _State) -> tuple[Array, Array, Array]:
+    odds = _log_odds(state.log_prior, state.log_confusion, rows, len(shares))
+    highest = jnp.maximum(odds.max(axis=1), 0)
+    odds = jnp.exp(odds - highest[:, None])
+    total = jnp.exp(-highest) + odds.sum(axis=1)
+    return odds * (weights / total)[:, None], highest, total
+
+  def look(state: _State) -> tuple[Array, Array]:
+    """What `maximise` takes, and the log-likelihood `[S]`."""
+    weighted, highest, total = expect(state)
+    first = state.log_confusion[:, :, 0].reshape(votes_of.shape)
+    log_likelihood = jnp.sum(weights * (highest + jnp.log(total)), axis=0)
+    log_likelihood += weights.sum(axis=0) * state.log_prior[0]
+    return weighted, log_likelihood + jnp.sum(votes_of * first, axis=0)
+
+  def iterate(_: int, state: _State) -> _State:
+    return _State(*maximise(expect(state)[0]), *state[3:])
+
+  def step(state: _State) -> _State:
+    weighted, log_likelihood = look(state)
+    value = log_likelihood + state.log_density
+    rise = (value - state.value) / votes_of.sum(axis=0)
+    is_done = state.is_done | (rise < tolerance * _STRIDE)
+    count = jnp.minimum(_STRIDE, max_iterations - state.iterations.max())
+    iterations = state.iterations + jnp.where(is_done, 0, count)
+    new = _State(*maximise(weighted), value, iterations, is_done)
+    new = jax.lax.fori_loop(1, count, iterate, new)
+    kept = jax.tree.map(
+      lambda old, moved: jnp.where(is_done, old, moved), state[:3], new[:3]
     )
-    new = _State(
-      jnp.where(is_done, old.log_prior, log_prior),
-      jnp.where(is_done, old.log_confusion, log_confusion),
-      value,
-      log_likelihood,
-      old.iterations + ~is_done,
-      is_done,
-    )
-    return new, jnp.where(is_done, log_density, density)
+    return _State(*kept, *new[3:])
 
-  def goes_on(carry: tuple[_State, Array]) -> Array:
-    state, _ = carry
+  def goes_on(state: _State) -> Array:
     return jnp.any(~state.is_done & (state.iterations < max_iterations))
 
-  log_prior, log_confusion, log_density = maximise(
-    jnp.broadcast_to(shares[..., None], (*shares.shape, weights.shape[1]))
+  state = _State(
+    *maximise(shares[:, 1:, None] * weights[:, None]),
+    jnp.full(size, -jnp.inf),
+    jnp.zeros(size, jnp.int32),
+    jnp.zeros(size, bool),
   )
-  nothing = jnp.full(weights.shape[1], -jnp.inf)
-  start = _State(
-    log_prior,
-    log_confusion,
-    nothing,
-    nothing,
-    jnp.zeros(weights.shape[1], jnp.int32),
-    jnp.zeros(weights.shape[1], bool),
-  )
-  state, _ = jax.lax.while_loop(goes_on, step, (start, log_density))
-  return state, votes_of > 0
+  state = jax.lax.while_loop(goes_on, step, state)
+  has_votes = votes_of.reshape(num_workers, num_classes, size).any(axis=1)
+  return state, look(state)[1], has_votes
 
 
-def _joint(
+def _log_odds(
   log_prior: Array, log_confusion: Array, rows: Rows, num_tasks: int
 ) -> Array:
-  """`[I, C, S]`, log P(true class, votes of the task)."""
-  table = log_confusion.reshape(-1, *log_confusion.shape[2:])
-  return log_prior + sum_votes(table, rows, num_tasks)
+  """`[I, C - 1, S]`, log P(class, votes) − log P(class 0, votes)."""
+  table = log_confusion[:, :, 1:] - log_confusion[:, :, :1]
+  table = table.reshape(-1, *table.shape[2:])
+  prior = log_prior[1:] - log_prior[:1]
+  return prior + sum_votes(table, rows, num_tasks)
 
 
-def _parameters(state: _State, has_votes: Array) -> Parameters:
+def _parameters(
+  state: _State, log_likelihood: Array, has_votes: Array
+) -> Parameters:
   # [A, C says, C true, S] -> [S, A, C true, C says]
   confusion = np.exp(np.asarray(state.log_confusion)).transpose(3, 0, 2, 1)
   has_votes = np.asarray(has_votes).T
   return Parameters(
     prior=np.exp(np.asarray(state.log_prior)).T,
     confusion=np.where(has_votes[..., None, None], confusion, np.nan),
-    log_likelihood=np.asarray(state.log_likelihood),
+    log_likelihood=np.asarray(log_likelihood),
     iterations=np.asarray(state.iterations),
     converged=np.asarray(state.is_done),
   )
