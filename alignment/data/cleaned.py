@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ def write_cleaned(
   path: str | os.PathLike,
   records: Sequence[Preference] | Sequence[Unpaired],
   repair: Repair,
+  *,
+  extras: Sequence[Mapping[str, Any]] | None = None,
 ) -> Report:
   """Writes what is left to train on, and beside it what was left out.
 
@@ -37,6 +39,7 @@ def write_cleaned(
     path: `.jsonl` or `.jsonl.gz`.
     records: B of them, in the order of the repair.
     repair: B actions.
+    extras: B mappings, further columns; those of the record go before them.
 
   Returns:
     Counts and indices per action.
@@ -60,7 +63,8 @@ def write_cleaned(
     if action != 'keep':
       report.add(action, record.index)
     into = dropped if action == 'drop' else kept
-    into.append(_row(record, repair, position))
+    more = extras[position] if extras else {}
+    into.append({**more, **_row(record, repair, position)})
   if not kept:
     raise DataError(
       'every row would be dropped', 'Raise the margin of the policy', path
