@@ -252,7 +252,9 @@ def peer(
   draws of y′). At alpha = 1 its expectation under class-conditional noise is
   (1 − Σ_j e_j) times its clean one, whatever the rates, where T[i, j] = e_j for
   all i ≠ j: any two classes, or flips that do not look at where they come from.
-  At other alpha a term in the rates remains. Unbounded below.
+  At other alpha a term in the rates remains. Unbounded below: at alpha = 1
+  with classes that are equally frequent its mean is that of the `unhinged`
+  loss, up to scale and constant.
 
   Source: Liu and Guo, Peer Loss Functions, 2020, arXiv 1910.03231.
   """

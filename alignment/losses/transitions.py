@@ -18,13 +18,6 @@ _SUM_TOLERANCE = 1e-4
 _MIN_SINGULAR_SHARE = 1e-6
 
 
-def symmetric(num_classes: int, label_smoothing: Array | float) -> Array:
-  """1 − ε on the diagonal, ε / (C − 1) elsewhere, `[C, C]`."""
-  eye = jnp.eye(num_classes)
-  other = label_smoothing / (num_classes - 1)
-  return (1.0 - label_smoothing) * eye + other * (1.0 - eye)
-
-
 def forward(log_probs: Array, transition: Array) -> Array:
   """−log Σ_i p[i]·transition[i, j]: the likelihood of the label as written.
 

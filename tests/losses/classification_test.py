@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alignment.losses import transitions
 from alignment.losses.classification import CLASSIFICATION
+from alignment.noise.corruption.classes import symmetric_matrix
 
 RNG = np.random.default_rng(31)
 SIZE, CLASSES = 9, 4
@@ -117,8 +117,8 @@ def test_finite_up_to_1e4_with_finite_gradients(name):
   logits = np.asarray(list(itertools.product([-1e4, 0.0, 1e4], far, -far)))
   label = np.arange(len(logits)) % 3
   third = {
-    'forward': {'transition': transitions.symmetric(3, 0.0)},
-    'backward': {'transition': transitions.symmetric(3, 0.3)},
+    'forward': {'transition': symmetric_matrix(3, 0.0)},
+    'backward': {'transition': symmetric_matrix(3, 0.3)},
     'elr': {'running_target': np.eye(3)[label]},
     'peer': {'peer_logits': logits[::-1], 'peer_label': label[::-1]},
   }
@@ -163,7 +163,7 @@ def test_which_losses_sum_to_a_constant_over_the_labels(name):
 @pytest.mark.parametrize('name', SYMMETRIC)
 def test_symmetric_flips_only_rescale_a_symmetric_loss(name):
   eps = 0.3
-  noisy = np.asarray(transitions.symmetric(CLASSES, eps))[LABEL]
+  noisy = symmetric_matrix(CLASSES, eps)[LABEL]
   slope = 1 - eps * CLASSES / (CLASSES - 1)
   np.testing.assert_allclose(
     losses(name, label=noisy),
@@ -251,6 +251,17 @@ def test_peer_loss_of_two_classes_under_any_two_rates():
     np.testing.assert_allclose(gap, expected, rtol=1e-9)
 
 
+def test_peer_loss_of_equally_frequent_classes_is_the_unhinged_loss():
+  even = np.full((SIZE, CLASSES), 1 / CLASSES)
+  peers = CLASSIFICATION['peer'](
+    LOGITS, LABEL, peer_logits=LOGITS, peer_label=even
+  )
+  share = (CLASSES - 1) / CLASSES
+  np.testing.assert_allclose(
+    peers, share * (losses('unhinged') - 1), rtol=1e-4, atol=1e-5
+  )
+
+
 def test_soft_bootstrapping_with_a_held_target_would_be_no_defence():
   b = 0.7
 
@@ -317,8 +328,8 @@ REDESCENDING = {'forward', 'gce', 'truncated_gce', 'mae'}
 @pytest.mark.parametrize('name', NAMES)
 def test_which_losses_let_go_of_a_label_that_contradicts_them(name):
   data = {
-    'forward': {'transition': transitions.symmetric(2, 0.2)},
-    'backward': {'transition': transitions.symmetric(2, 0.2)},
+    'forward': {'transition': symmetric_matrix(2, 0.2)},
+    'backward': {'transition': symmetric_matrix(2, 0.2)},
     'elr': {'running_target': np.asarray([[0.5, 0.3]])},
     'peer': {'peer_logits': np.zeros((1, 2)), 'peer_label': np.asarray([1])},
   }.get(name, {})

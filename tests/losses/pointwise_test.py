@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alignment.losses import transitions
 from alignment.losses.pointwise import (
   CLASSIFICATION,
   UNPAIRED,
@@ -14,6 +13,7 @@ from alignment.losses.pointwise import (
   needs,
   unpaired_term,
 )
+from alignment.noise.corruption.classes import symmetric_matrix
 
 RNG = np.random.default_rng(51)
 SIZE, CLASSES = 6, 3
@@ -120,7 +120,7 @@ def test_an_empty_batch_is_worth_0():
 
 def test_one_transition_for_all_stays_one():
   """Also where there are as many examples as classes."""
-  matrix = np.asarray(transitions.symmetric(2, 0.3))
+  matrix = symmetric_matrix(2, 0.3)
   logits, label = RNG.normal(size=(2, 2)), np.asarray([0, 1])
   term = classification_term(
     'backward', logits, label, np.asarray([0.0, 1.0]), transition=matrix

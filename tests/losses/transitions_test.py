@@ -81,12 +81,6 @@ def test_zero_entries_have_a_finite_gradient():
     assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
 
 
-def test_symmetric_leaves_every_other_class_alike():
-  matrix = np.asarray(transitions.symmetric(4, 0.3))
-  np.testing.assert_allclose(np.diag(matrix), 0.7)
-  np.testing.assert_allclose(matrix[~np.eye(4, dtype=bool)], 0.1)
-
-
 REFUSED = {
   'shape': (np.eye(3), r'transition has shape \(3, 3\), must be \(4, 4\) or'),
   'batch': (OWN[:3], r'\(3, 4, 4\), must be \(4, 4\) or \(7, 4, 4\)'),
