@@ -1,0 +1,212 @@
+"""How fast is it, measured beside something else in the same run?
+
+Every case is a few contenders that take turns within each round, so that what
+disturbs the machine disturbs all of them; a ratio is a contender's time over
+the reference's in the same round, shown as least-median-greatest over rounds.
+Wall times of a machine on which others are at work give no ratio.
+
+  All cases on their full sizes, about four minutes on two cores:
+    python -m experiments.benchmark
+  Against crowd-kit (pip install -e '.[peers]'), about six minutes:
+    python -m experiments.benchmark --case=dawid_skene --peer=crowdkit
+  A shared machine, by CPU time:
+    python -m experiments.benchmark --case=dawid_skene --clock=cpu
+
+Asked before the run: Dawid-Skene on a million votes, and 200 bootstraps of it,
+at least ten times as fast as crowd-kit at the same number of iterations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.metadata
+import inspect
+import os
+import platform
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from rich import progress
+
+from alignment.noise.crowd.dawid_skene import dawid_skene, dawid_skene_weighted
+from alignment.noise.crowd.table import VoteTable
+from alignment.training import rundir
+from experiments import common
+from experiments.common import field
+from experiments.report import tables, timing
+from experiments.report.timing import Case, Contender, Figure
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(common.Config):
+  case: tuple[str, ...] = field((), 'Cases to run; if not given: all.')
+  peer: tuple[Literal['crowdkit'], ...] = field(
+    (), 'Other libraries to measure beside, where a case knows them.'
+  )
+  size: float = field(1.0, "Share of every case's full size.", within='(0, 1]')
+  rounds: int = field(3, 'Timed rounds.', within='[1, inf)')
+  clock: Literal['wall', 'cpu'] = field(
+    'wall',
+    'What ratios and bounds are of: wall time, or CPU time of all threads, '
+    'which others on the machine disturb less.',
+  )
+  allow_busy: bool = field(
+    False, 'Take ratios of wall times on a busy machine too, with a remark.'
+  )
+
+
+def run(config: Config) -> dict[str, Any]:
+  """Measures every case, writes the report, returns its rows."""
+  names = config.case or tuple(CASES)
+  check(names, config.peer)
+  opened = common.open_run(config)
+  if common.is_finished(opened):
+    return opened.result
+  parts = ['# Benchmark', machine(config.peer)]
+  result = {}
+  with progress.Progress(transient=True) as bar:
+    rounds = bar.add_task('rounds', total=len(names) * (config.rounds + 1))
+    for name in names:
+      case = build(name, config.size, config.peer)
+      measured = timing.measure(
+        case, config.rounds, lambda: bar.advance(rounds)
+      )
+      result[name] = timing.figures(
+        case, measured, config.clock, allow_busy=config.allow_busy
+      )
+      shown = timing.show(case, measured, result[name])
+      parts += [f'## {name}', *case.facts, *shown]
+      parts.append(
+        f'Least - median - greatest of {config.rounds} rounds, in which all '
+        f'took turns; figures by {config.clock} time.'
+      )
+  print('\n\n'.join(parts))
+  tables.write(opened.directory / 'report.md', parts)
+  if any(row['value'] is None for rows in result.values() for row in rows):
+    # Not finished: the same command measures again.
+    print('No figures from a busy machine: --clock=cpu, or --allow_busy.')
+  else:
+    rundir.finish(opened, result)
+  return result
+
+
+def check(names: tuple[str, ...], peers: tuple[str, ...]) -> None:
+  """Refuses unknown cases, and peers that none of them knows or that lack.
+
+  Raises:
+    ValueError: naming the flag.
+  """
+  for name in names:
+    if name not in CASES:
+      raise ValueError(f'--case={name}: none of {", ".join(CASES)}')
+  for peer in peers:
+    if not any(peer in _peers(name) for name in names):
+      raise ValueError(f'--peer={peer}: not used by {", ".join(names)}')
+    try:
+      importlib.import_module(peer)
+    except ImportError as error:
+      raise ValueError(
+        f"--peer={peer}: not installed; pip install -e '.[peers]'"
+      ) from error
+
+
+def build(name: str, size: float, peers: tuple[str, ...]) -> Case:
+  """The case `name`; each peer is a keyword of its function, True if wanted."""
+  wanted = {peer: peer in peers for peer in _peers(name)}
+  return CASES[name](size, **wanted)
+
+
+def machine(peers: tuple[str, ...]) -> str:
+  """Device, cores and versions, in one sentence."""
+  distributions = {'crowdkit': 'crowd-kit'}
+  packages = ['jax', 'numpy', *(distributions[peer] for peer in peers)]
+  versions = [f'{p} {importlib.metadata.version(p)}' for p in packages]
+  return (
+    f'{jax.devices()[0].device_kind}, {os.cpu_count()} cores, Python '
+    f'{platform.python_version()}, {", ".join(versions)}.'
+  )
+
+
+def dawid_skene_case(size: float, *, crowdkit: bool) -> Case:
+  """One fit and 200 bootstraps of it, 20 iterations each."""
+  num_votes, resamples, iterations = int(1e6 * size), 200, 20
+  votes = _votes(num_votes)
+  weights = np.random.default_rng(1).multinomial(
+    votes.num_tasks, np.full(votes.num_tasks, 1 / votes.num_tasks), resamples
+  )
+  # So many iterations on either side, whatever they bring.
+  settings = {
+    'smoothing': 0.0,
+    'tolerance': 1e-300,
+    'max_iterations': iterations,
+  }
+  contenders = {
+    'one fit': Contender(
+      lambda: dawid_skene(votes, **settings), num_votes, 'votes'
+    ),
+    f'{resamples} bootstraps': Contender(
+      lambda: dawid_skene_weighted(votes, weights, **settings),
+      num_votes * resamples,
+      'votes',
+    ),
+  }
+  facts = [
+    f'{len(votes):,} votes on {votes.num_tasks:,} tasks by '
+    f'{votes.num_workers} workers of unequal diligence, two classes; '
+    f'{iterations} iterations of EM each.'
+  ]
+  figures = [Figure('200 bootstraps', 'one fit')]
+  if crowdkit:
+    contenders['crowd-kit, one fit'] = Contender(
+      _crowdkit_fit(votes, iterations), num_votes, 'votes'
+    )
+    figures += [
+      Figure('crowd-kit, one fit', 'one fit', least=10),
+      Figure('crowd-kit, one fit', '200 bootstraps', times=200, least=10),
+    ]
+    facts.append(
+      'crowd-kit has no bootstraps: theirs count as 200 times the one fit.'
+    )
+  return Case(contenders, figures, facts)
+
+
+def _crowdkit_fit(votes: VoteTable, iterations: int) -> Callable[[], Any]:
+  """Their fit; a tolerance below every rise makes them iterate as often."""
+  pandas = importlib.import_module('pandas')
+  aggregation = importlib.import_module('crowdkit.aggregation')
+  columns = {name: getattr(votes, name) for name in ('task', 'worker', 'label')}
+  frame = pandas.DataFrame(columns)
+  return lambda: aggregation.DawidSkene(iterations, tol=-np.inf).fit(frame)
+
+
+def _votes(num_votes: int) -> VoteTable:
+  """Five votes per task by workers of accuracy .55 to .95."""
+  rng = np.random.default_rng(0)
+  num_workers, per_task = 1000, 5
+  num_tasks = num_votes // per_task
+  diligence = rng.gamma(1.0, 1.0, num_workers)
+  worker = rng.choice(
+    num_workers, num_tasks * per_task, p=diligence / diligence.sum()
+  )
+  task = np.repeat(np.arange(num_tasks), per_task)
+  truth = rng.random(num_tasks) < 0.4
+  is_right = (
+    rng.random(len(task)) < rng.uniform(0.55, 0.95, num_workers)[worker]
+  )
+  label = (truth[task] == is_right).astype(np.int32)
+  return VoteTable(task, worker, label, num_tasks, num_workers, 2)
+
+
+CASES: dict[str, Callable[..., Case]] = {'dawid_skene': dawid_skene_case}
+"""Name -> (share of the full size, a keyword per known peer) -> case."""
+
+
+def _peers(name: str) -> list[str]:
+  return list(inspect.signature(CASES[name]).parameters)[1:]
+
+
+if __name__ == '__main__':
+  common.main(Config, run)
