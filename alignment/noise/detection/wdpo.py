@@ -25,8 +25,8 @@ def flip_mass(
     flip_budget: in [0, 1], share of the rows.
     tau: > 0; smaller is sparser. The authors' 1 suits a batch: among thousands
       of rows it reaches a handful and leaves the budget unspent. Unless given,
-      the first of 1, 2, 4, … that spends 99 % of the budget, or as much as
-      there are labels to gain from.
+      the first of 1, 2, 4, … that spends 99 % of the budget or reaches every
+      label with something to gain.
 
   Returns:
     `[B]` float64 in [0, 1].
@@ -42,11 +42,13 @@ def flip_mass(
   if tau is not None and not tau > 0:
     raise ValueError(f'tau={tau} must be > 0')
   gains = -np.asarray(margin, np.float64)
-  wanted = ENOUGH * min(flip_budget * len(gains), np.sum(gains > 0))
+  weights, is_gain = np.ones(len(gains)), gains > 0
   with jax.enable_x64(True):
     for doubling in range(1 if tau else MAX_DOUBLINGS):
       scale = tau or 2.0**doubling
-      mass = _shares(gains, np.ones(len(gains)), float(flip_budget), scale)
-      if np.sum(mass) >= wanted:
+      mass = np.asarray(_shares(gains, weights, float(flip_budget), scale))
+      spent = mass.sum() >= ENOUGH * flip_budget * len(gains)
+      if spent or np.all(mass[is_gain] > 0):
         break
-    return np.asarray(mass)
+  # A large tau would reach labels that nothing speaks against.
+  return np.where(is_gain, mass, 0.0)
