@@ -9,7 +9,6 @@ import numpy as np
 
 from alignment.data import label_answers
 from alignment.data.parsing import PAIR_COLUMNS, UNPAIRED_COLUMNS
-from alignment.data.readers import row_of
 from alignment.data.records import Preference, Report, Unpaired, VotedPair
 from alignment.noise.crowd.table import VoteTable
 from alignment.noise.evidence import Evidence
@@ -17,8 +16,8 @@ from alignment.protocols.audit.subject import (
   Subject,
   coins,
   majority_label,
-  pair_features,
   standard_slices,
+  text_features,
 )
 
 
@@ -51,7 +50,7 @@ def from_records(
   group, groups = label_answers.ids_of(r.group for r in records)
   if len(groups) == len(records):
     group_name = 'rows'
-  features, names = pair_features(made['texts'])
+  features, names = text_features(made['texts'])
   annotator = made.pop('annotator')
   evidence = Evidence(
     label=made.pop('label'),
@@ -77,9 +76,9 @@ def from_records(
       ),
       **(slices or {}),
     },
-    rows=[
+    extras=[
       {**(columns or {}).get(r.line, {}), **row}
-      for r, row in zip(records, made.pop('rows'), strict=True)
+      for r, row in zip(records, made.pop('extras'), strict=True)
     ],
     notes=tuple(report.lines()),
     **made,
@@ -121,7 +120,8 @@ def _from_preferences(records: Sequence[Preference], seed: int) -> dict:
       else 0
     ),
     'label_is': "the file's `chosen`",
-    'rows': [row_of(r) for r in records],
+    'records': records,
+    'extras': [{}] * len(records),
     'label_field': 'chosen',
   }
 
@@ -167,7 +167,8 @@ def _from_unpaired(records: Sequence[Unpaired]) -> dict:
     'is_tie': np.zeros(len(records), bool),
     'is_left': np.zeros(0),
     'label_is': "the file's `label`",
-    'rows': [row_of(r) for r in records],
+    'records': records,
+    'extras': [{}] * len(records),
     'label_field': 'label',
   }
 
@@ -185,12 +186,13 @@ def _from_votes(pairs: Sequence[VotedPair], seed: int) -> dict:
   worker, workers = label_answers.ids_of(worker.tolist())
   votes = VoteTable(task, worker, said, len(pairs), len(workers), 2)
   label, is_tie = majority_label(votes, index, seed)
+  texts = [
+    (p.prompt, *((p.second, p.first) if turn else (p.first, p.second)))
+    for p, turn in zip(pairs, turned, strict=True)
+  ]
   return {
     'is_pairs': True,
-    'texts': [
-      (p.prompt, *((p.second, p.first) if turn else (p.first, p.second)))
-      for p, turn in zip(pairs, turned, strict=True)
-    ],
+    'texts': texts,
     'label': label,
     'classes': ('first', 'second'),
     'clean': None,
@@ -201,9 +203,30 @@ def _from_votes(pairs: Sequence[VotedPair], seed: int) -> dict:
     'is_tie': is_tie,
     'is_left': is_left,
     'label_is': 'the majority of its votes, ties drawn',
-    'rows': [{'index': p.index, 'group': p.group} for p in pairs],
+    'records': [
+      preference(text, y, p.index, p.group)
+      for text, y, p in zip(texts, label, pairs, strict=True)
+    ],
+    'extras': [
+      {'votes_for': int(row[y]), 'votes_against': int(row.sum() - row[y])}
+      for row, y in zip(votes.counts, label, strict=True)
+    ],
     'label_field': 'chosen',
   }
+
+
+def preference(
+  text: tuple[str, ...], label: int, index: int, group: str, **known: Any
+) -> Preference:
+  """A pair of texts and its label as a record."""
+  return Preference(
+    prompt=text[0],
+    chosen=text[1 + label],
+    rejected=text[2 - label],
+    index=int(index),
+    group=group,
+    **known,
+  )
 
 
 def _clean(is_right: bool | None, label: int) -> int:

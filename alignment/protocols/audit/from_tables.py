@@ -11,14 +11,16 @@ import numpy as np
 from alignment.data import label_answers
 from alignment.data.label_tables import LabelTable
 from alignment.data.parsing import PAIR_COLUMNS
+from alignment.data.records import Preference
 from alignment.noise.crowd.table import VoteTable
 from alignment.noise.evidence import Evidence
+from alignment.protocols.audit.from_records import preference
 from alignment.protocols.audit.subject import (
   Subject,
   coins,
   majority_label,
-  pair_features,
   standard_slices,
+  text_features,
 )
 
 
@@ -58,7 +60,7 @@ def from_table(
   ]
   group, groups = label_answers.ids_of(table.group)
   group_name = group_name if len(groups) < len(table) else 'rows'
-  features, names = pair_features(texts)
+  features, names = text_features(texts)
   has_texts = any(any(row) for row in texts)
   evidence = Evidence(
     label=label,
@@ -91,7 +93,8 @@ def from_table(
     is_tie=is_tie,
     label_is=_label_is(table, missing, label_field),
     slices={**standard, **(slices or {})},
-    rows=[_row(table, i) for i in range(len(table))],
+    records=_records(table, evidence, texts) if table.is_pairs else (),
+    extras=[_extras(table, i) for i in range(len(table))],
     label_field=label_field or 'label',
     notes=tuple(table.report.lines()),
   )
@@ -123,8 +126,28 @@ def _label_is(table: LabelTable, missing: np.ndarray, field: str) -> str:
   return f'{column}, else {majority}' if len(missing) else column
 
 
-def _row(table: LabelTable, i: int) -> dict[str, Any]:
-  """What is written back of a task, labels and texts of pairs apart."""
+def _records(
+  table: LabelTable, evidence: Evidence, texts: Sequence[tuple[str, ...]]
+) -> list[Preference]:
+  clean, confidence = evidence.clean_label, table.confidence
+  return [
+    preference(
+      text,
+      y,
+      table.place[i],
+      table.group[i],
+      annotator_id=int(table.annotator[i]),
+      clean_label=None
+      if clean is None or clean[i] < 0
+      else bool(clean[i] == y),
+      label_prob=1.0 if np.isnan(confidence[i]) else float(confidence[i]),
+    )
+    for i, (text, y) in enumerate(zip(texts, evidence.label, strict=True))
+  ]
+
+
+def _extras(table: LabelTable, i: int) -> dict[str, Any]:
+  """What the file says of a task; labels and texts of pairs apart."""
   row = table.columns.row(table.place[i])
   if table.is_long:
     # Several rows of the file make a task; one of them would not be it.
@@ -132,6 +155,5 @@ def _row(table: LabelTable, i: int) -> dict[str, Any]:
     if table.gold[i] >= 0:
       row['gold'] = table.classes[table.gold[i]]
   if table.is_pairs:
-    row = {k: v for k, v in row.items() if k not in (*PAIR_COLUMNS, 'text')}
-    row['index'] = int(table.place[i])
+    return {k: v for k, v in row.items() if k not in (*PAIR_COLUMNS, 'text')}
   return {**row, 'group': table.group[i]}

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from alignment.data.records import Preference, Unpaired
 from alignment.noise.corruption.draws import uniforms
 from alignment.noise.crowd.table import VoteTable
 from alignment.noise.evidence import Evidence
@@ -39,7 +40,8 @@ class Subject:
     is_tie: `[B]` bool, the label at hand was drawn because the votes tie.
     label_is: in words: where the label at hand comes from.
     slices: name -> B names, parts that may differ in noise.
-    rows: B mappings, what is written back beside the label.
+    records: B of them, as labelled; () where labels are classes of a table.
+    extras: B mappings, what the file says beside its label; written back.
     label_field: the column that holds the label of a class.
     notes: what happened on reading, a line each.
   """
@@ -58,7 +60,8 @@ class Subject:
   is_tie: np.ndarray
   label_is: str
   slices: Mapping[str, Sequence[str]]
-  rows: Sequence[Mapping[str, Any]]
+  records: Sequence[Preference | Unpaired]
+  extras: Sequence[Mapping[str, Any]]
   label_field: str
   notes: tuple[str, ...]
 
@@ -92,10 +95,10 @@ def majority_label(
   return label.astype(np.int32), num_leads > 1
 
 
-def pair_features(
+def text_features(
   texts: Sequence[tuple[str, ...]],
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-  """What a flip may depend on whichever text stands first: lengths.
+  """The lengths on which a label or its error may depend.
 
   Args:
     texts: B tuples as of a `Subject`.
@@ -107,12 +110,16 @@ def pair_features(
   words = np.array([[len(t.split()) for t in row] for row in texts], np.float64)
   logs = np.log1p(words)
   if logs.shape[1] == 1:
-    values, names = logs, ('log words',)
+    values, names = logs, ('length, log words',)
   else:
-    values = np.stack(
-      [np.abs(logs[:, 1] - logs[:, 2]), logs[:, 1:].mean(1), logs[:, 0]], 1
-    )
-    names = ('|log length ratio|', 'log words', 'log words of the prompt')
+    ratio = logs[:, 1] - logs[:, 2]
+    columns = {
+      'length, first minus second, log words': ratio,
+      '|log length ratio|': np.abs(ratio),
+      'log words of both': logs[:, 1:].mean(axis=1),
+      'log words of the prompt': logs[:, 0],
+    }
+    values, names = np.stack([*columns.values()], axis=1), tuple(columns)
   spread = values.std(axis=0)
   varies = spread > 1e-9
   values = (values - values.mean(axis=0))[:, varies] / spread[varies]

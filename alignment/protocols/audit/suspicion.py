@@ -1,0 +1,142 @@
+"""Which labels are likely wrong, and how far that is a probability."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from alignment.noise.crowd.catalogue import ANNOTATOR_MODELS
+from alignment.noise.crowd.fit import CrowdFit
+from alignment.noise.detection import catalogue
+from alignment.noise.detection.posterior import class_posterior, is_informative
+from alignment.noise.evidence import Evidence
+from alignment.protocols.audit.rates import Rates
+from alignment.protocols.audit.subject import Subject
+
+
+class Suspicion(NamedTuple):
+  """How likely each label is wrong.
+
+  Attributes:
+    order: `[B]` row numbers, the likeliest wrong first; known truths last.
+    score: `[B]`, what they are ordered by: P(wrong) where that is identified,
+      else a detector's score, of which only the order means something.
+    posterior: `[B, C]` P(true class = c); None where nothing identifies it.
+    reason: where the posterior comes from, or why there is none.
+    detector: the detector that orders, or breaks ties.
+    is_informative: the text model beats chance on labels it has not seen.
+    detectors: name -> score `[B]` of every detector that can be asked.
+  """
+
+  order: np.ndarray
+  score: np.ndarray
+  posterior: np.ndarray | None
+  reason: str
+  detector: str
+  is_informative: bool
+  detectors: Mapping[str, np.ndarray]
+
+  def wrong(self, label: np.ndarray) -> np.ndarray:
+    """P(label at hand is wrong) `[B]`, NaN where that is not identified."""
+    if self.posterior is None:
+      return np.full(len(label), np.nan)
+    return 1.0 - self.posterior[np.arange(len(label)), label]
+
+
+def crowd_fit(subject: Subject) -> tuple[str, CrowdFit] | None:
+  """The annotator model of the subject's votes, where some rows have two.
+
+  Of pairs, in an order that carries no meaning, one skill per worker; of
+  classes a confusion matrix each. Unsigned votes all count alike: the k-th
+  vote of a row says nothing of the k-th of another.
+  """
+  votes = subject.evidence.votes
+  if votes is None or votes.counts.sum(axis=1).max(initial=0) < 2:
+    return None
+  if len(np.unique(votes.label)) < 2:
+    return None
+  name = 'dawid_skene'
+  if subject.is_pairs or not subject.workers:
+    name = 'one_coin'
+  return name, ANNOTATOR_MODELS[name](votes)
+
+
+def find_suspicion(
+  subject: Subject,
+  evidence: Evidence,
+  rates: Rates,
+  crowd: tuple[str, CrowdFit] | None,
+) -> Suspicion:
+  """Ranks labels by the best founded probability, or by a detector.
+
+  Args:
+    subject: what is audited.
+    evidence: the subject's, with probabilities where there is a model.
+    rates: what is known of the noise.
+    crowd: `crowd_fit` of the subject.
+  """
+  detectors = {
+    name: detect(evidence)
+    for name, detect in catalogue.DETECTORS.items()
+    if not catalogue.missing(name, evidence)
+  }
+  informative = is_informative(evidence)
+  detector = 'confident_learning' if evidence.probs is not None else 'random'
+  if 'vote_share' in detectors:
+    detector = 'crowdlab' if 'crowdlab' in detectors else 'vote_share'
+  posterior, reason = _posterior(subject, evidence, rates, crowd)
+  tie_break = detectors[detector]
+  score = tie_break
+  if posterior is not None:
+    score = 1.0 - posterior[np.arange(len(evidence)), evidence.label]
+  known = np.zeros(len(evidence), bool)
+  if evidence.clean_label is not None:
+    known = evidence.clean_label == evidence.label
+  order = np.lexsort((-tie_break, -score, known))
+  return Suspicion(
+    order, score, posterior, reason, detector, informative, detectors
+  )
+
+
+def _posterior(
+  subject: Subject,
+  evidence: Evidence,
+  rates: Rates,
+  crowd: tuple[str, CrowdFit] | None,
+) -> tuple[np.ndarray | None, str]:
+  if crowd is not None and rates.of_votes is not None:
+    name, fit = crowd
+    known = evidence.clean_label
+    posterior = fit.task_probs
+    if known is not None:
+      certain = np.eye(evidence.num_classes)[np.maximum(known, 0)]
+      posterior = np.where((known >= 0)[:, None], certain, posterior)
+    return posterior, f'votes, weighed by {name}'
+  found = rates.of_labels
+  if found is None:
+    return None, (
+      'nothing identifies how many labels are wrong, so no label has a '
+      'probability of being wrong'
+    )
+  if found.estimator == 'stated':
+    return _stated(subject, evidence), 'the probabilities the labellers state'
+  limit = 1 - 1 / evidence.num_classes
+  if found.rate >= limit:
+    return None, (
+      f'at a rate of {found.rate:.3f} a label says less than a blind guess'
+    )
+  return class_posterior(evidence, found.rate), (
+    f'the rate {found.rate:.3f} ({found.estimator}) and the text model, if '
+    'flips strike every row alike'
+  )
+
+
+def _stated(subject: Subject, evidence: Evidence) -> np.ndarray:
+  """The stated probability for the label at hand, the rest evenly divided."""
+  right = subject.confidence
+  right = np.where(np.isnan(right), np.nanmean(right), right)[:, None]
+  is_label = np.eye(evidence.num_classes)[evidence.label]
+  rest = (1 - right) / (evidence.num_classes - 1)
+  return np.where(is_label > 0, right, rest)
