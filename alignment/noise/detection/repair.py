@@ -159,13 +159,12 @@ def value_of_asking(
 ) -> np.ndarray:
   """What one more answer is worth, `[B]` ≥ 0.
 
-  With votes and a model: 1 − ActiveLab's score. Else the error of the best
-  guess that an answer, wrong at `answer_rate`, takes away:
+  With votes and a model: 1 − ActiveLab's score. Else what an answer takes off
+  the error of the best guess, by enumeration of truth and answer:
 
-    min(w, 1 − w) − min(w(1 − e), (1 − w)e) − min(we, (1 − w)(1 − e))
+    max(min(wrong, 1 − wrong) − answer_rate, 0)
 
-  which is min(w, 1 − w) for a human who is always right, and 0 where no answer
-  could change the guess.
+  0 where no answer could change the guess.
 
   Args:
     evidence: `votes` and `probs` are read where both are there.
@@ -184,10 +183,7 @@ def value_of_asking(
         'answer_rate is not used where there are votes and probs'
       )
     return 1.0 - activelab(evidence.votes, evidence.probs)
-  right = 1.0 - wrong
-  says_wrong = np.minimum(wrong * (1 - answer_rate), right * answer_rate)
-  says_right = np.minimum(wrong * answer_rate, right * (1 - answer_rate))
-  return np.maximum(np.minimum(wrong, right) - says_wrong - says_right, 0.0)
+  return np.maximum(np.minimum(wrong, 1.0 - wrong) - answer_rate, 0.0)
 
 
 def _read_posterior(
