@@ -24,7 +24,7 @@ from alignment.protocols.arena import (
   agreement,
   training_order,
 )
-from alignment.protocols.records_draw import Drawn, Reading, draw_pairs
+from alignment.protocols.records_draw import Reading, draw_pairs, rules
 from alignment.protocols.supervised import fine_tune
 from alignment.roles.scoring import completion_logps
 from alignment.training.writers import Writer
@@ -125,7 +125,7 @@ def records_arenas(
         writer,
         should_stop,
       ),
-      rules=_rules(drawn),
+      rules=rules(drawn),
       reports=tuple(drawn.reports),
     )
     for place, policy in enumerate(policies)
@@ -154,27 +154,6 @@ def _arena(seed, policy, pairs, sizes, writer, should_stop) -> Arena:
     floor=yardstick(params, -np.diff(scored['test'].reference)[:, 0]).summary,
     yardstick=yardstick,
   )
-
-
-def _rules(drawn: Drawn) -> dict[str, np.ndarray]:
-  """Agreement of two rules fitted on the training labels at hand.
-
-  The longer or the shorter text, and the first or the second, whichever those
-  labels favour.
-  """
-  train, test = drawn.pairs['train'][0], drawn.pairs['test'][0]
-  at_hand = np.where(train.first_is_better ^ train.observed_flip, 1, -1)
-  excess = {
-    name: -np.diff(lengths)[:, 0]
-    for name, lengths in drawn.text_lengths.items()
-  }
-  longer = np.sign(np.sign(excess['train']) @ at_hand)
-  side = np.sign(at_hand.sum())
-  name = 'longer' if longer >= 0 else 'shorter'
-  return {
-    f'length only ({name} text)': agreement(test, longer * excess['test']),
-    'majority side': agreement(test, np.full(len(test), side)),
-  }
 
 
 def _start(policy, pairs, sizes, seed, writer, should_stop) -> PyTree:

@@ -21,11 +21,12 @@ from alignment.data.records import (
   Record,
   Report,
   Unpaired,
+  Vote,
   VotedPair,
 )
 from alignment.data.tokenizers import Tokenizer
 from alignment.data.votes import one_vote
-from alignment.protocols.arena import Pairs
+from alignment.protocols.arena import Pairs, agreement
 
 NUM_FOLDS = 5
 """A test set is one fold of this many."""
@@ -57,6 +58,8 @@ class OrientedPair:
     observed_flip: the label at hand differs from the best known.
     vote_share: of the votes that name a winner, the share for the first.
     vote_count: how many votes name a winner.
+    votes: those votes, +1 for the first, the one at hand first; empty where
+      the label at hand is the only one.
   """
 
   record: Preference
@@ -64,6 +67,7 @@ class OrientedPair:
   observed_flip: bool
   vote_share: float
   vote_count: float
+  votes: tuple[Vote, ...] = ()
 
 
 class Drawn(NamedTuple):
@@ -181,6 +185,30 @@ def draw_pairs(
   return drawn
 
 
+def rules(drawn: Drawn) -> dict[str, np.ndarray]:
+  """Agreement of two rules fitted on the training labels at hand, by test pair.
+
+  The longer or the shorter text, and the first or the second, whichever those
+  labels favour.
+
+  Returns:
+    name -> `[n_test]` in [0, 1].
+  """
+  train, test = drawn.pairs['train'][0], drawn.pairs['test'][0]
+  at_hand = np.where(train.first_is_better ^ train.observed_flip, 1, -1)
+  excess = {
+    name: -np.diff(lengths)[:, 0]
+    for name, lengths in drawn.text_lengths.items()
+  }
+  longer = np.sign(np.sign(excess['train']) @ at_hand)
+  side = np.sign(at_hand.sum())
+  name = 'longer' if longer >= 0 else 'shorter'
+  return {
+    f'length only ({name} text)': agreement(test, longer * excess['test']),
+    'majority side': agreement(test, np.full(len(test), side)),
+  }
+
+
 def oriented_pairs(
   part: Sequence[Record], seed: int, rng: np.random.Generator
 ) -> tuple[list[OrientedPair], list[Report]]:
@@ -203,20 +231,26 @@ def _of_label(record: Preference, swap: bool) -> OrientedPair:
     )
   # Without others' votes what is held out is the label itself.
   share = (1 + np.mean(named)) / 2 if named else float(first_is_better)
+  at_hand = Vote(record.annotator_id, -1 if swap else 1)
+  votes = (at_hand, *(Vote(-1, vote) for vote in named)) if named else ()
   return OrientedPair(
-    record, first_is_better, flipped, float(share), max(len(named), 1)
+    record, first_is_better, flipped, float(share), max(len(named), 1), votes
   )
 
 
 def _of_votes(record: Preference, pair: VotedPair) -> OrientedPair:
   named = [vote.value for vote in pair.votes if vote.value]
   at_hand = record.chosen == pair.first
+  drawn = Vote(record.annotator_id, 1 if at_hand else -1)
+  others = [vote for vote in pair.votes if vote.value]
+  others.remove(drawn)
   lead = sum(named)
   # A tie names no majority; the vote at hand is then all that is known.
   best = lead > 0 if lead else at_hand
   record = dataclasses.replace(record, chosen=pair.first, rejected=pair.second)
   share = (1 + lead / len(named)) / 2
-  return OrientedPair(record, best, best != at_hand, share, len(named))
+  votes = (drawn, *others)
+  return OrientedPair(record, best, best != at_hand, share, len(named), votes)
 
 
 def _sample(oriented: list, limit: int, rng: np.random.Generator) -> list:
@@ -258,4 +292,5 @@ def _pairs(kept: Sequence[OrientedPair], groups: Sequence[Group]) -> Pairs:
     gold_margin=np.full(len(kept), np.nan),
     vote_share=np.array([pair.vote_share for pair in kept]),
     vote_count=np.array([pair.vote_count for pair in kept]),
+    votes=tuple(p.votes for p in kept) if any(p.votes for p in kept) else (),
   )

@@ -1,0 +1,1 @@
+"""Reward models from labels that may be wrong, judged by what they pick."""
