@@ -35,10 +35,7 @@ EXCLUDED = {
   'eleuther_w2s/': 'weak-to-strong classification',
   'adaptconf/': 'weak-to-strong classification',
   'wspo/': 'weak-to-strong generation',
-  'coteaching/': 'sample selection',
-  'cleanlab/': 'label estimation',
   'crowdkit/': 'annotator models',
-  'dividemix/': 'sample selection',
 }
 
 
@@ -79,6 +76,9 @@ COMPARED = {
     'kto/',
     'bco/',
     'elr/',
+    'coteaching/',
+    'cleanlab/',
+    'dividemix/',
   )
 }
 

@@ -1,9 +1,9 @@
 """TRL's preference losses, values and gradients, on fixed random inputs.
 
-Every case of the golden files is either compared, here, in `golden_noise_test`
-or in `golden_pointwise_test`, or named in EXCLUDED with the reason. Float64
-cases agree to 1e-9 relative; the few that TRL runs in float32 to
-2e-6·(1 + |value|).
+Every case of the golden files is either compared (here, in `golden_noise_test`,
+in `golden_pointwise_test` or in `tests/noise/detection/golden_test`), or named
+in EXCLUDED with the reason. Float64 cases agree to 1e-9 relative; the few that
+TRL runs in float32 to 2e-6·(1 + |value|).
 """
 
 from functools import partial
@@ -59,7 +59,7 @@ def test_every_case_is_compared_or_excluded_with_a_reason():
   compared = [name for names in COMPARED.values() for name in names]
   left = set(CASES) - set(compared) - set(filter(is_excluded, CASES))
   assert not left
-  assert len(compared) == len(set(compared)) == 98
+  assert len(compared) == len(set(compared)) == 102
   unused = [
     prefix
     for prefix in EXCLUDED
