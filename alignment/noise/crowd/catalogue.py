@@ -8,6 +8,7 @@ import numpy as np
 
 from alignment.noise.crowd.dawid_skene import dawid_skene, dawid_skene_weighted
 from alignment.noise.crowd.fit import CrowdFit, Parameters
+from alignment.noise.crowd.glad import glad, glad_weighted
 from alignment.noise.crowd.majority import majority, majority_weighted
 from alignment.noise.crowd.one_coin import one_coin, one_coin_weighted
 from alignment.noise.crowd.table import VoteTable
@@ -16,6 +17,7 @@ ANNOTATOR_MODELS: dict[str, Callable[[VoteTable], CrowdFit]] = {
   'majority': majority,
   'one_coin': one_coin,
   'dawid_skene': dawid_skene,
+  'glad': glad,
 }
 """(votes) -> what the model says of tasks and workers."""
 
@@ -23,5 +25,6 @@ WEIGHTED: dict[str, Callable[[VoteTable, np.ndarray], Parameters]] = {
   'majority': majority_weighted,
   'one_coin': one_coin_weighted,
   'dawid_skene': dawid_skene_weighted,
+  'glad': glad_weighted,
 }
 """(votes, weights `[S, I]` of the tasks) -> parameters of S fits at once."""

@@ -43,6 +43,13 @@ def check_weights(votes: VoteTable, weights: np.ndarray) -> None:
     raise ValueError('weights must leave a task with votes in every row')
 
 
+def check_positive(**values: float) -> None:
+  """Raises ValueError unless every value is > 0 and finite."""
+  for name, value in values.items():
+    if not 0 < value < np.inf:
+      raise ValueError(f'{name}={value} must be > 0 and finite')
+
+
 def flag(votes: VoteTable, fit: CrowdFit) -> CrowdFit:
   """The fit with remarks on what its table cannot show, and on itself."""
   num_votes = votes.counts.sum(axis=1)

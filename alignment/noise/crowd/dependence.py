@@ -101,6 +101,8 @@ def dependence(
   low, high = np.quantile(pooled, (0.025, 0.975))
   binomial = np.sqrt(predicted * (1 - predicted) / num_shared)[0]
   error = np.maximum(np.nanstd(differences, axis=0, ddof=1), binomial)
+  # Workers of whom nobody ever errs agree always, as predicted.
+  error = np.maximum(error, 1e-12)
   return Dependence(
     first=first,
     second=second,

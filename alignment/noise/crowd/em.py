@@ -10,7 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alignment.noise.crowd.checks import check_votes, check_weights, flag
+from alignment.noise.crowd.checks import (
+  check_positive,
+  check_votes,
+  check_weights,
+  flag,
+)
 from alignment.noise.crowd.fit import CrowdFit, Parameters
 from alignment.noise.crowd.rows import Rows, lay_out, sum_votes, tally
 from alignment.noise.crowd.table import VoteTable
@@ -237,7 +242,6 @@ def _shares(votes: VoteTable) -> np.ndarray:
 def _check(smoothing: float, tolerance: float, max_iterations: int) -> None:
   if not 0 <= smoothing < np.inf:
     raise ValueError(f'smoothing={smoothing} must be >= 0 and finite')
-  if not 0 < tolerance < np.inf:
-    raise ValueError(f'tolerance={tolerance} must be > 0 and finite')
+  check_positive(tolerance=tolerance)
   if max_iterations < 0:
     raise ValueError(f'max_iterations={max_iterations} must be >= 0')

@@ -24,6 +24,8 @@ class CrowdFit:
     iterations: of EM or of the optimiser.
     converged: False where the iterations ran out.
     flags: remarks that a reader must see beside the numbers.
+    ability: `[A]`, of `glad` only.
+    difficulty: `[I]` > 0, of `glad` only.
   """
 
   task_probs: np.ndarray
@@ -34,6 +36,8 @@ class CrowdFit:
   iterations: int
   converged: bool
   flags: tuple[str, ...] = ()
+  ability: np.ndarray | None = None
+  difficulty: np.ndarray | None = None
 
   @property
   def label(self) -> np.ndarray:
