@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -49,8 +48,7 @@ class Baseline(NamedTuple):
   note: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Repeats:
+class Repeats(NamedTuple):
   """Rows about the same texts.
 
   Attributes:

@@ -11,12 +11,12 @@ from scipy import stats
 from alignment.metrics.detection import detection
 from alignment.metrics.intervals import Estimate, clustered_mean
 from alignment.metrics.shares import clustered_wilson
-from alignment.noise.crowd.fit import CrowdFit
 from alignment.noise.crowd.table import VoteTable
 from alignment.noise.detection import catalogue
 from alignment.noise.estimation.catalogue import estimate_all
 from alignment.noise.estimation.estimate import RateEstimate
 from alignment.noise.evidence import Evidence
+from alignment.protocols.audit.annotators import Annotators
 from alignment.protocols.audit.rates import OF_VOTES, Rates
 from alignment.protocols.audit.reading import clusters_of, features_of, read
 from alignment.protocols.audit.subject import Subject
@@ -77,7 +77,7 @@ def rate_checks(
   subject: Subject,
   evidence: Evidence,
   rates: Rates,
-  crowd: tuple[str, CrowdFit] | None,
+  annotators: Annotators,
   rng: np.random.Generator,
 ) -> list[Check]:
   """Every rate whose truth can be counted on known true classes.
@@ -89,8 +89,8 @@ def rate_checks(
   gold = evidence.clean_label
   known = np.zeros(len(evidence), bool) if gold is None else gold >= 0
   if known.sum() >= FEWEST_ROWS:
-    return _against_gold(evidence, known, crowd, rates, rng)
-  return _against_triangles(subject, evidence, crowd, rates)
+    return _against_gold(evidence, known, annotators, rates, rng)
+  return _against_triangles(subject, evidence, annotators, rates)
 
 
 def detector_scores(
@@ -177,7 +177,7 @@ def majority_error(votes: VoteTable, rate: float) -> float:
 def _against_gold(
   evidence: Evidence,
   known: np.ndarray,
-  crowd: tuple[str, CrowdFit] | None,
+  annotators: Annotators,
   rates: Rates,
   rng: np.random.Generator,
 ) -> list[Check]:
@@ -211,12 +211,14 @@ def _against_gold(
         unit,
       )
     )
-  if crowd is not None:
-    doubt = 1 - crowd[1].task_probs[np.arange(len(evidence)), evidence.label]
+  if annotators.fit is not None:
+    doubt = (
+      1 - annotators.fit.task_probs[np.arange(len(evidence)), evidence.label]
+    )
     checks.append(
       Check(
         'error of the label at hand',
-        f'mean P(wrong) of {crowd[0]}',
+        f'mean P(wrong) of {annotators.model}',
         clustered_mean(doubt[known], group[known]),
         of_label,
         unit,
@@ -228,23 +230,27 @@ def _against_gold(
 def _against_triangles(
   subject: Subject,
   evidence: Evidence,
-  crowd: tuple[str, CrowdFit] | None,
+  annotators: Annotators,
   rates: Rates,
 ) -> list[Check]:
   found = {e.estimator: e for e in rates.estimates}
   triangles = found['triangles']
   if (
-    crowd is None or triangles.low is None or 'majority' not in subject.label_is
+    annotators.fit is None
+    or triangles.low is None
+    or 'majority' not in subject.label_is
   ):
     return []
   own = ~subject.is_tie
-  doubt = 1 - crowd[1].task_probs[np.arange(len(evidence)), evidence.label]
+  doubt = (
+    1 - annotators.fit.task_probs[np.arange(len(evidence)), evidence.label]
+  )
   what, observed = 'error of the majority label', as_estimate(triangles)
   unit = f'{evidence.group_name}, by cycles'
   checks = [
     Check(
       what,
-      f'mean P(wrong) of {crowd[0]}',
+      f'mean P(wrong) of {annotators.model}',
       clustered_mean(doubt[own], evidence.group[own]),
       observed,
       unit,

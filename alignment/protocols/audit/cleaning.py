@@ -44,7 +44,7 @@ def make_plan(
   rng: np.random.Generator,
   *,
   action: str = 'auto',
-  ask_budget: int = ASK_BUDGET,
+  ask_budget: int | None = None,
 ) -> Plan:
   """Chooses an action per label.
 
@@ -58,7 +58,8 @@ def make_plan(
     suspicion: of its labels.
     rng: breaks ties among equally valuable questions.
     action: `auto` or one of `POLICIES`.
-    ask_budget: rows to ask about, where the action is `ask`.
+    ask_budget: rows to set aside for a human, whatever the action; 100 where
+      the action is `ask`, else none, unless given.
 
   Raises:
     ValueError: an action that needs P(wrong) where nothing identifies it, or
@@ -84,12 +85,14 @@ def make_plan(
     # Nothing is known, so only the order of the questions is the detector's.
     posterior = np.zeros(len(subject))
     value = suspicion.score - suspicion.score.min() + 1.0
+  if ask_budget is None:
+    ask_budget = ASK_BUDGET if policy == 'ask' else 0
   repair = plan_repair(
     evidence,
     posterior,
     rng,
     policy='keep' if policy == 'ask' else policy,
-    ask_budget=ask_budget if policy == 'ask' else 0,
+    ask_budget=ask_budget,
     ask_value=value,
   )
   if suspicion.posterior is None:

@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alignment.noise.crowd.catalogue import ANNOTATOR_MODELS
-from alignment.noise.crowd.fit import CrowdFit
 from alignment.noise.detection import catalogue
 from alignment.noise.detection.posterior import class_posterior, is_informative
 from alignment.noise.evidence import Evidence
+from alignment.protocols.audit.annotators import Annotators
 from alignment.protocols.audit.rates import Rates
 from alignment.protocols.audit.subject import Subject
 
@@ -45,29 +44,11 @@ class Suspicion(NamedTuple):
     return 1.0 - self.posterior[np.arange(len(label)), label]
 
 
-def crowd_fit(subject: Subject) -> tuple[str, CrowdFit] | None:
-  """The annotator model of the subject's votes, where some rows have two.
-
-  Of pairs, in an order that carries no meaning, one skill per worker; of
-  classes a confusion matrix each. Unsigned votes all count alike: the k-th
-  vote of a row says nothing of the k-th of another.
-  """
-  votes = subject.evidence.votes
-  if votes is None or votes.counts.sum(axis=1).max(initial=0) < 2:
-    return None
-  if len(np.unique(votes.label)) < 2:
-    return None
-  name = 'dawid_skene'
-  if subject.is_pairs or not subject.workers:
-    name = 'one_coin'
-  return name, ANNOTATOR_MODELS[name](votes)
-
-
 def find_suspicion(
   subject: Subject,
   evidence: Evidence,
   rates: Rates,
-  crowd: tuple[str, CrowdFit] | None,
+  annotators: Annotators,
 ) -> Suspicion:
   """Ranks labels by the best founded probability, or by a detector.
 
@@ -75,7 +56,7 @@ def find_suspicion(
     subject: what is audited.
     evidence: the subject's, with probabilities where there is a model.
     rates: what is known of the noise.
-    crowd: `crowd_fit` of the subject.
+    annotators: with the model of its votes, if there are any.
   """
   detectors = {
     name: detect(evidence)
@@ -86,7 +67,7 @@ def find_suspicion(
   detector = 'confident_learning' if evidence.probs is not None else 'random'
   if 'vote_share' in detectors:
     detector = 'crowdlab' if 'crowdlab' in detectors else 'vote_share'
-  posterior, reason = _posterior(subject, evidence, rates, crowd)
+  posterior, reason = _posterior(subject, evidence, rates, annotators)
   tie_break = detectors[detector]
   score = tie_break
   if posterior is not None:
@@ -104,16 +85,16 @@ def _posterior(
   subject: Subject,
   evidence: Evidence,
   rates: Rates,
-  crowd: tuple[str, CrowdFit] | None,
+  annotators: Annotators,
 ) -> tuple[np.ndarray | None, str]:
-  if crowd is not None and rates.of_votes is not None:
-    name, fit = crowd
+  fit = annotators.fit
+  if fit is not None and rates.of_votes is not None:
     known = evidence.clean_label
     posterior = fit.task_probs
     if known is not None:
       certain = np.eye(evidence.num_classes)[np.maximum(known, 0)]
       posterior = np.where((known >= 0)[:, None], certain, posterior)
-    return posterior, f'votes, weighed by {name}'
+    return posterior, f'votes, weighed by {annotators.model}'
   found = rates.of_labels
   if found is None:
     return None, (

@@ -1,0 +1,136 @@
+"""An audit from beginning to end, on whatever was read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from alignment.noise.evidence import Evidence
+from alignment.protocols.audit.annotators import Annotators, find_annotators
+from alignment.protocols.audit.baselines import (
+  Baseline,
+  Repeats,
+  baselines,
+  repeats,
+)
+from alignment.protocols.audit.checks import (
+  Check,
+  Score,
+  detector_scores,
+  held_out_votes,
+  rate_checks,
+)
+from alignment.protocols.audit.cleaning import Plan, make_plan
+from alignment.protocols.audit.rates import Rates, find_rates
+from alignment.protocols.audit.reading import (
+  Reading,
+  clusters_of,
+  features_of,
+  read,
+)
+from alignment.protocols.audit.subject import Subject
+from alignment.protocols.audit.suspicion import Suspicion, find_suspicion
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Findings:
+  """What an audit found.
+
+  Attributes:
+    subject: what was audited.
+    evidence: its labels, with out-of-fold probabilities where there is a model.
+    reading: of the texts; None where nothing can be learned from them.
+    baselines, repeats: what needs no model.
+    rates: how many labels are wrong.
+    annotators: who labels how well.
+    suspicion: which labels are wrong.
+    checks, scores: predicted against observed.
+    plan: what is done to the labels.
+  """
+
+  subject: Subject
+  evidence: Evidence
+  reading: Reading | None
+  baselines: Sequence[Baseline]
+  repeats: Repeats
+  rates: Rates
+  annotators: Annotators
+  suspicion: Suspicion
+  checks: Sequence[Check]
+  scores: Sequence[Score]
+  plan: Plan
+
+
+def examine(
+  subject: Subject,
+  *,
+  seed: int,
+  action: str = 'auto',
+  ask_budget: int | None = None,
+  assumed_flip_rate: float | None = None,
+  told: Callable[[str], None] = lambda _: None,
+) -> Findings:
+  """Reads the texts, asks every estimator and detector, and plans a repair.
+
+  Args:
+    subject: what is audited.
+    seed: of folds, bootstraps and ties.
+    action, ask_budget: see `cleaning.make_plan`.
+    assumed_flip_rate: of the labels at hand, vouched for by the reader.
+    told: called with a line after every stage.
+
+  Raises:
+    ValueError: see `cleaning.make_plan`.
+  """
+  streams = iter(np.random.default_rng(seed).spawn(6))
+  evidence = subject.evidence
+  reading = None
+  features = features_of(subject)
+  if features is not None:
+    reading = read(
+      features,
+      evidence.label,
+      clusters_of(evidence.group, subject.texts),
+      num_classes=evidence.num_classes,
+      rng=next(streams),
+    )
+  if reading is not None:
+    evidence = dataclasses.replace(evidence, probs=reading.probs)
+  told('texts read by a linear model, out of fold')
+  rates = find_rates(
+    subject, evidence, next(streams), assumed=assumed_flip_rate
+  )
+  told(f'{len(rates.estimates)} estimators asked')
+  annotators = find_annotators(subject, evidence, next(streams))
+  told('annotators compared')
+  suspicion = find_suspicion(subject, evidence, rates, annotators)
+  plan = make_plan(
+    subject,
+    evidence,
+    suspicion,
+    next(streams),
+    action=action,
+    ask_budget=ask_budget,
+  )
+  told('labels ranked')
+  stream = next(streams)
+  checks = rate_checks(subject, evidence, rates, annotators, stream)
+  scores = detector_scores(evidence, rates, stream) or held_out_votes(
+    subject, rates, stream
+  )
+  told('predictions held against what the data observe')
+  return Findings(
+    subject=subject,
+    evidence=evidence,
+    reading=reading,
+    baselines=baselines(subject, reading),
+    repeats=repeats(subject),
+    rates=rates,
+    annotators=annotators,
+    suspicion=suspicion,
+    checks=checks,
+    scores=scores,
+    plan=plan,
+  )

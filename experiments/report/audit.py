@@ -1,0 +1,417 @@
+"""The report of an audit: verdict first, then what it rests on."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from alignment.data.readers import json_lines, write_lines
+from alignment.metrics.intervals import Estimate
+from alignment.protocols.audit.checks import as_estimate
+from alignment.protocols.audit.findings import Findings
+from experiments.report import audit_figures
+from experiments.report.audit_text import (
+  flips,
+  plain_verdict,
+  question_of_rate,
+)
+from experiments.report.tables import estimate, number, table
+from experiments.report.tables import write as publish
+
+NUM_ANNOTATORS = 15
+NUM_PARTS = 20
+
+
+def write(
+  directory: pathlib.Path,
+  findings: Findings,
+  paths: Mapping[str, str],
+  *,
+  num_shown: int,
+) -> dict[str, Any]:
+  """Writes `report.md`, figures and `rows.jsonl`; prints the verdict.
+
+  Args:
+    directory: of the run.
+    findings: of the audit.
+    paths: what `cleaning.write` returned.
+    num_shown: likeliest flips shown with their texts.
+
+  Returns:
+    The numbers, JSON values.
+  """
+  figures = audit_figures.draw(directory, findings)
+  verdict = plain_verdict(findings)
+  publish(
+    directory / 'report.md',
+    [
+      f'# Audit: {findings.subject.source}',
+      verdict,
+      '## How many labels are wrong',
+      _rates(findings),
+      *_heterogeneity(findings),
+      *_parts(findings),
+      '## Who labels how well',
+      *_annotators(findings),
+      '## What needs no model',
+      _baselines(findings),
+      _repeats(findings),
+      '## The likeliest flips',
+      *flips(findings, num_shown),
+      '## Predicted against observed',
+      *_checks(findings),
+      '## The cleaned file',
+      *_cleaned(findings, paths),
+      '## Recommendation',
+      _recommendation(),
+      '## What was read',
+      '\n'.join(f'    {line}' for line in findings.subject.notes),
+      f'The label at hand is {findings.subject.label_is}.',
+      *figures,
+    ],
+  )
+  write_lines(directory / 'rows.jsonl', json_lines(_rows(findings)))
+  print(f'\n{verdict}\n')
+  return _numbers(findings, paths, verdict)
+
+
+def _rates(findings: Findings) -> str:
+  relied = [
+    e.estimator
+    for e in (findings.rates.of_votes, findings.rates.of_labels)
+    if e is not None
+  ]
+  rows, refusals = [], []
+  for e in findings.rates.estimates:
+    if e.is_refused:
+      refusals.append(f'- {e.estimator}: {e.refusal}.')
+      continue
+    rows.append(
+      [
+        f'**{e.estimator}**' if e.estimator in relied else e.estimator,
+        question_of_rate(e.estimator),
+        estimate(as_estimate(e))
+        if e.rate is not None
+        else f'between {number(e.low)} and {number(e.high)}',
+        f'{e.count} {e.unit}',
+        e.assumption,
+        '; '.join(e.flags),
+      ]
+    )
+  head = ['estimator', 'rate of', 'rate', 'units', 'assumes', 'remarks']
+  parts = []
+  if rows:
+    parts.append(table(head, rows))
+    parts.append('In bold: relied upon below. Intervals are 95 %.')
+  if refusals:
+    parts.append('Refused, with what would give a number:')
+    parts.append('\n'.join(refusals))
+  return '\n\n'.join(parts)
+
+
+def _heterogeneity(findings: Findings) -> list[str]:
+  test = findings.rates.heterogeneity
+  if test is None:
+    return []
+  if test.refusal:
+    return [f'Whether rates of rows differ cannot be tested: {test.refusal}.']
+  rows = [
+    [f'{votes - small}-{small}', str(seen), f'{expected:.0f}']
+    for votes, small, seen, expected in test.splits
+  ]
+  verdict = (
+    'rates of rows differ, so that one rate for all is a lower bound'
+    if test.p_value < 0.05
+    else 'one rate for all rows explains the splits'
+  )
+  return [
+    f'How votes split, against one rate for all rows (p = {test.p_value:.2g}: '
+    f'{verdict}):',
+    table(['split', 'rows', 'expected of one rate'], rows),
+  ]
+
+
+def _parts(findings: Findings) -> list[str]:
+  blocks = []
+  for name, parts in findings.rates.parts.items():
+    rows = [
+      [
+        _cell(part.name),
+        str(part.rows),
+        '–'
+        if part.rate is None or part.rate.is_refused
+        else estimate(as_estimate(part.rate)),
+        estimate(part.against_model),
+      ]
+      for part in parts[:NUM_PARTS]
+    ]
+    asked = findings.rates.of_votes or findings.rates.of_labels
+    head = 'rate' if asked is None else f'rate ({asked.estimator})'
+    blocks.append(f'By {name}:')
+    blocks.append(
+      table([name, 'rows', head, 'labels against the text model'], rows)
+    )
+    if len(parts) > NUM_PARTS:
+      blocks.append(f'{len(parts) - NUM_PARTS} smaller parts are left out.')
+  return blocks
+
+
+def _annotators(findings: Findings) -> list[str]:
+  found = findings.annotators
+  blocks = [found.note] if found.note else []
+  if found.ranked:
+    rows = [
+      [
+        _cell(a.name),
+        str(a.labels),
+        estimate(a.skill),
+        estimate(a.says_first),
+        '; '.join(a.flags),
+      ]
+      for a in found.ranked[:NUM_ANNOTATORS]
+    ]
+    by = f', by {found.model}' if found.model else ''
+    blocks.append(
+      f'{len(found.ranked)} annotators, the worst first{by}; {found.skill_is}.'
+    )
+    blocks.append(
+      table(['annotator', 'labels', 'skill', 'says first', 'remarks'], rows)
+    )
+  if found.fit is not None and found.fit.flags:
+    blocks.append(f'The model remarks: {"; ".join(found.fit.flags)}.')
+  return blocks + _dependence(findings)
+
+
+def _dependence(findings: Findings) -> list[str]:
+  found = findings.annotators.dependence
+  if found is None:
+    return []
+  if found.remark:
+    return [f'Independence of errors: {found.remark}.']
+  pairs = np.flatnonzero(found.correlated)
+  names = findings.subject.workers
+  pooled = Estimate(found.pooled, found.pooled_low, found.pooled_high, 0)
+  text = (
+    f'Independence of errors: {len(pairs)} of {len(found.first)} pairs of '
+    'annotators agree more often than their skills explain (5 % over all '
+    f'pairs); over all pairs the excess is {estimate(pooled, signed=True)}.'
+  )
+  if not len(pairs):
+    return [text]
+  excess = found.observed - found.predicted
+  worst = pairs[np.argsort(-excess[pairs])][:10]
+  rows = [
+    [
+      _cell(names[found.first[p]]),
+      _cell(names[found.second[p]]),
+      str(found.num_shared[p]),
+      number(found.observed[p]),
+      number(found.predicted[p]),
+    ]
+    for p in worst
+  ]
+  return [
+    f'{text} Rates and skills above take errors as independent, so they are '
+    'too favourable.',
+    table(['annotator', 'and', 'rows', 'agree', 'expected'], rows),
+  ]
+
+
+def _baselines(findings: Findings) -> str:
+  rows = [
+    [b.name, estimate(b.share), number(b.chance, 2), b.note]
+    for b in findings.baselines
+  ]
+  return table(['what', 'share', 'chance', 'remark'], rows)
+
+
+def _repeats(findings: Findings) -> str:
+  found = findings.repeats
+  text = (
+    f'{found.rows} rows repeat the texts of another row ({found.pairs} '
+    f'different ones); {found.contradicted} of these are labelled both ways.'
+  )
+  if found.examples:
+    index = findings.subject.index
+    shown = '; '.join(
+      ', '.join(str(index[i]) for i in rows) for rows in found.examples
+    )
+    text += f' Indices of contradictions: {shown}.'
+  if found.triangles:
+    text += (
+      f' Of {found.triangles} sets of three texts compared each with each, '
+      f'{found.cycles} are cycles ({found.cycles / found.triangles:.1%}; 25 % '
+      'if labels meant nothing).'
+    )
+  return text
+
+
+def _checks(findings: Findings) -> list[str]:
+  blocks = []
+  if findings.checks:
+    rows = [
+      [
+        c.what,
+        c.by,
+        f'between {number(c.predicted.low)} and {number(c.predicted.high)}'
+        if np.isnan(c.predicted.value)
+        else estimate(c.predicted),
+        estimate(c.observed),
+        f'{c.observed.count} {c.unit}',
+        {True: 'holds', False: '**fails**', None: '–'}[c.holds],
+      ]
+      for c in findings.checks
+    ]
+    head = ['what', 'predicted by', 'predicted', 'observed', 'units', 'verdict']
+    blocks.append(table(head, rows))
+  if findings.scores:
+    first = findings.scores[0]
+    rows = [
+      [s.detector, estimate(s.auroc), estimate(s.precision)]
+      for s in findings.scores
+    ]
+    blocks.append(
+      f'Detectors against {first.truth}, {first.rows} rows of which '
+      f'{first.share:.1%} are wrong; precision among as many rows as the rate '
+      'says are wrong (a random detector has that share):'
+    )
+    blocks.append(table(['detector', 'AUROC', 'precision'], rows))
+  return blocks or [
+    'Nothing: there are no known truths, no rows with three votes, and no '
+    'texts that were compared in a circle.'
+  ]
+
+
+def _cleaned(findings: Findings, paths: Mapping[str, str]) -> list[str]:
+  plan, size = findings.plan, len(findings.subject)
+  counts = ', '.join(
+    f'{plan.repair.count(action)} {action}'
+    for action in ('keep', 'soften', 'reweight', 'flip', 'drop', 'ask')
+    if plan.repair.count(action)
+  )
+  name = pathlib.Path(paths['cleaned']).name
+  blocks = [
+    f'`{name}`: {size} rows, {counts}. Policy: {plan.policy}, because '
+    f'{plan.why}.'
+  ]
+  known = findings.evidence.clean_label
+  if known is not None and np.any(known >= 0):
+    blocks.append(
+      'Rows whose true class is known are left as they are labelled; take the '
+      'truth from its column.'
+    )
+  if plan.repair.count('ask'):
+    blocks.append(
+      f'`{pathlib.Path(paths["ask"]).name}`: what to ask a human, most '
+      'valuable first, without the label at hand.'
+    )
+  if findings.subject.is_pairs:
+    blocks.append(
+      'Any trainer of preferences reads {prompt, chosen, rejected} from it; '
+      'soft labels and weights are the columns `label_prob` and `weight`, '
+      'which a trainer that does not know them ignores (then use '
+      '--action=flip or drop). To train on it:'
+    )
+    command = f'python -m experiments.noisy_dpo --data={paths["cleaned"]}'
+    blocks.append(f'    {command}')
+  return blocks
+
+
+def _recommendation() -> str:
+  return (
+    'None. A loss would be recommended if, over noise scenarios held out from '
+    'its choice, choosing by an audit had been shown to lose less than always '
+    'training DPO; that has not been shown.'
+  )
+
+
+def _rows(findings: Findings) -> list[dict[str, Any]]:
+  """Every row with what is known of it, the likeliest wrong first."""
+  subject, evidence = findings.subject, findings.evidence
+  suspicion, repair = findings.suspicion, findings.plan.repair
+  wrong = suspicion.wrong(evidence.label)
+  counts = None if evidence.votes is None else evidence.votes.counts
+  rows = []
+  for rank, i in enumerate(suspicion.order):
+    y = evidence.label[i]
+    row = {
+      'rank': rank,
+      'index': int(subject.index[i]),
+      'group': subject.groups[evidence.group[i]],
+      'label': subject.classes[y],
+      'score': float(suspicion.score[i]),
+      'action': str(repair.action[i]),
+    }
+    if not np.isnan(wrong[i]):
+      row['flip_posterior'] = float(wrong[i])
+    if findings.reading is not None:
+      row['text_prob'] = float(findings.reading.probs[i, y])
+    if counts is not None:
+      row['votes_for'] = int(counts[i, y])
+      row['votes_against'] = int(counts[i].sum() - counts[i, y])
+    names = ('prompt', 'first', 'second') if subject.is_pairs else ('text',)
+    rows.append({**row, **dict(zip(names, subject.texts[i], strict=True))})
+  return rows
+
+
+def _numbers(
+  findings: Findings, paths: Mapping[str, str], verdict: str
+) -> dict[str, Any]:
+  rates, subject = findings.rates, findings.subject
+  test = rates.heterogeneity
+  tested = findings.annotators.dependence
+  numbers = {
+    'verdict': verdict,
+    'rows': len(subject),
+    'groups': len(subject.groups),
+    'is_identified': rates.is_identified,
+    'rates': {
+      e.estimator: {
+        'rate': e.rate,
+        'low': e.low,
+        'high': e.high,
+        'flags': list(e.flags),
+        'refusal': e.refusal,
+      }
+      for e in rates.estimates
+    },
+    'of_votes': rates.of_votes and rates.of_votes.estimator,
+    'of_labels': rates.of_labels and rates.of_labels.estimator,
+    'heterogeneity_p': test and test.p_value,
+    'worst_annotators': [
+      [a.name, *a.skill[:3], list(a.flags)]
+      for a in findings.annotators.ranked[:NUM_ANNOTATORS]
+    ],
+    'correlated_pairs': None
+    if tested is None or tested.remark
+    else [int(tested.correlated.sum()), len(tested.first)],
+    'likeliest_flips': subject.index[findings.suspicion.order[:50]].tolist(),
+    'is_informative': findings.suspicion.is_informative,
+    'baselines': {
+      b.name: b.share and list(b.share) for b in findings.baselines
+    },
+    'repeats': findings.repeats._asdict(),
+    'checks': [
+      [c.what, c.by, list(c.predicted[:3]), list(c.observed[:3]), c.holds]
+      for c in findings.checks
+    ],
+    'scores': {
+      s.detector: [list(s.auroc[:3]), list(s.precision[:3]), s.share]
+      for s in findings.scores
+    },
+    'policy': findings.plan.policy,
+    'actions': {
+      action: findings.plan.repair.count(action)
+      for action in ('keep', 'reweight', 'soften', 'flip', 'drop', 'ask')
+    },
+    **paths,
+  }
+  return json.loads(json.dumps(numbers), parse_constant=lambda _: None)
+
+
+def _cell(text: str) -> str:
+  return ' '.join(str(text).replace('|', '\\|').split())[:60]
