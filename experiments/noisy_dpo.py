@@ -18,6 +18,8 @@ and intervals on paired differences.
     python -m experiments.noisy_dpo --data=my.jsonl --loss=dpo,rdpo
   Crowd votes, one per pair to train on, by a linear reward that learns:
     python -m experiments.noisy_dpo --data=votes/ --model=hashed
+  Losses that assume a rate estimated from 20 % of the pairs labelled twice:
+    python -m experiments.noisy_dpo --estimate_flip_rate=agreement
 
 Contrast, written before the run: a loss is called better than DPO at a flip
 rate if the 95 % interval of the paired difference (same seed, same pairs) in
@@ -38,36 +40,35 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from alignment.data.tokenizers import ByteTokenizer
-from alignment.models.build import build
-from alignment.models.config import TransformerConfig, plain_config
-from alignment.protocols import ledger, rounds, settings
-from alignment.protocols.arena import Arena
-from alignment.protocols.ballot_arena import BallotSizes, ballot_arena
-from alignment.protocols.contestants import BASELINE, Contestant, line_up
-from alignment.protocols.records_arena import RecordSizes, records_arenas
-from alignment.protocols.records_policies import (
-  byte_policy,
-  hashed_policy,
-  train_reference,
+from alignment.noise.estimation.catalogue import ESTIMATORS
+from alignment.protocols import rounds, settings
+from alignment.protocols.arena import Arena, build_arenas
+from alignment.protocols.arena_builder import arena_builder
+from alignment.protocols.assumed_rate import (
+  RELABELLED,
+  Estimates,
+  estimate_rates,
+  plan_of,
 )
+from alignment.protocols.contestants import BASELINE, Contestant, line_up
+from alignment.protocols.labelling import Noise, parse_noise
+from alignment.protocols.records_policies import train_reference
 from alignment.protocols.records_source import Source, read_source
 from alignment.protocols.standings import Units
 from alignment.protocols.vote_gap import train_gap
-from alignment.tasks.ballot_grammar import VOCABULARY
-from alignment.training import rundir, writers
-from alignment.training.mesh import make_mesh, row_shards
+from alignment.training import rundir
+from alignment.training.mesh import make_mesh
 from alignment.training.preemption import preemption
 from experiments import common
 from experiments.common import field
 from experiments.report import bakeoff as report
-from experiments.report import ballot
+from experiments.report import ballot, console
+from experiments.report import noise as noise_report
 from experiments.report import records as real
 
 _own = functools.partial(common.own_help, settings.SETTINGS)
@@ -97,6 +98,11 @@ class Config(common.Config):
   )
   aggregate: str = field('mean', 'How the losses of a batch become one number.')
   noise: str = field('exact_count', 'Noise model that flips labels.')
+  noise_hyper: tuple[str, ...] = field(
+    (),
+    'Hyperparameters of the noise besides its rate: name=value, several '
+    'numbers joined by colons; exact=1 flips an exact count.',
+  )
   flip_rate: tuple[float, ...] = field(
     (0.0, 0.2, 0.4), 'Shares of labels flipped.', within='[0, 0.5)'
   )
@@ -112,8 +118,30 @@ class Config(common.Config):
   misassumed: float | None = field(
     None,
     'How wrong the assumed rate is in the extra rows; 0 adds none. If not '
-    'given: 0.1, without --label_smoothing.',
+    'given: 0.1, without --label_smoothing and --estimate_flip_rate.',
     within='[0, 0.5)',
+  )
+  estimate_flip_rate: str = field(
+    '',
+    'Estimator whose number losses assume, beside the effective rate: '
+    f'{", ".join(ESTIMATORS)}. It sees training labels only: the votes of '
+    '--data, pairs labelled again, checked pairs; the report names the '
+    'assumption that identifies it.',
+  )
+  relabelled: float | None = field(
+    None,
+    'Share of training pairs labelled again, for the estimate alone. If not '
+    f'given: {RELABELLED} on the embedded task, 0 with --anchors.',
+    within='[0, 1]',
+  )
+  relabels: int | None = field(
+    None, 'How often again. If not given: once.', within='[1, inf)'
+  )
+  anchors: float | None = field(
+    None,
+    'Share of training pairs whose truth is checked, for the estimate alone. '
+    'If not given: 0.',
+    within='[0, 1]',
   )
   hyper: tuple[str, ...] = field(
     (),
@@ -207,22 +235,33 @@ def run(config: Config) -> dict[str, Any]:
   where = settings.where(config.data, config.model)
   settings.check(vars(config), where)
   config = common.fill(config, settings.SETTINGS, where)
+  noise = parse_noise(
+    config.noise, config.noise_hyper, num_features=1 if config.data else 2
+  )
   source = read_source(config.data) if config.data else None
-  competing = contestants(config, source)
+  competing = contestants(config, source, noise)
+  plan = plan_of(vars(config), source)
   mesh = make_mesh(config.mesh) if config.mesh else None
-  build_one = _records(config, source) if source else _ballot(config)
+  build_one = arena_builder(
+    vars(config), source, functools.partial(common.base_models, config)
+  )
   opened = common.open_run(config)
   if common.is_finished(opened):
     return opened.result
   # Two programs that use the same devices at once would wait for each other.
   threads = 1 if mesh else config.threads or os.cpu_count()
-  writer = _writer(config, opened.directory)
+  writer = console.run_writer(opened.directory, tensorboard=config.tensorboard)
   with preemption() as should_stop:
     build_one = functools.partial(build_one, should_stop=should_stop)
     built = build_arenas(build_one, config.seeds, threads, writer)
     arenas = [of_seed[0] for of_seed in built]
     beside = [arena for of_seed in built for arena in of_seed[1:]]
-    report.print_openings(rounds.openings(competing, arenas[0], mesh, threads))
+    estimates, estimated = {}, []
+    if plan:
+      estimates = estimate_rates(arenas, noise, config.flip_rate, plan)
+      estimated = [noise_report.estimated(estimates, plan, arenas)]
+      print(*estimated)
+    console.print_openings(rounds.openings(competing, arenas[0], mesh, threads))
     carrying = rounds.Carrying(
       directory=opened.directory,
       threads=threads,
@@ -231,19 +270,22 @@ def run(config: Config) -> dict[str, Any]:
       writer=writer,
       log_interval=config.log_interval,
       should_stop=should_stop,
-      on_done=report.progress(),
+      on_done=console.progress(),
       keep_policies=config.keep_policies,
     )
-    cells = train_cells(config, source, competing, arenas, beside, carrying)
+    cells = train_cells(
+      config, source, noise, estimates, competing, arenas, beside, carrying
+    )
   writer.close()
-  setup = describe(config, source, arenas, cells)
+  setup = describe(config, source, noise, arenas, cells)
+  setup.facts.extend(estimated)
   result = report.write(opened.directory, setup, cells)
   rundir.finish(opened, result)
   return result
 
 
 def contestants(
-  config: Config, source: Source | None
+  config: Config, source: Source | None, noise: Noise
 ) -> dict[float, list[Contestant]]:
   """Flip rate -> who competes there; see `line_up`."""
   return line_up(
@@ -257,31 +299,16 @@ def contestants(
     beta=config.beta,
     assumed=config.label_smoothing,
     misassumed=config.misassumed,
+    estimator=config.estimate_flip_rate,
+    has_ties=noise.has_ties,
   )
-
-
-def build_arenas(
-  build_one: Callable[..., list[Arena]],
-  seeds: int,
-  threads: int,
-  writer: writers.Writer,
-) -> list[list[Arena]]:
-  """The arenas of every seed, built side by side.
-
-  The first of a seed is what is compared; beside a transformer on real text
-  there is one of hashed words, on the same pairs.
-  """
-
-  def build_seed(seed: int) -> list[Arena]:
-    tagged = writers.tagged_writer(writer, {'cell': f'sft seed {seed}'})
-    return build_one(seed, writer=tagged)
-
-  return ledger.in_threads(build_seed, range(seeds), threads)
 
 
 def train_cells(
   config: Config,
   source: Source | None,
+  noise: Noise,
+  estimates: Estimates,
   competing: Mapping[float, Sequence[Contestant]],
   arenas: Sequence[Arena],
   beside: Sequence[Arena],
@@ -293,9 +320,15 @@ def train_cells(
   cells = train_gap(arenas, baseline, grid, carrying) if source else []
   if cells:
     print(real.gap_line(source, arenas, cells, BASELINE))
-  noise = config.noise
   cells += rounds.train_cells(
-    arenas, competing, baseline, grid, noise, carrying, with_pairs=bool(source)
+    arenas,
+    competing,
+    baseline,
+    grid,
+    noise,
+    carrying,
+    with_pairs=bool(source),
+    estimates=estimates,
   )
   grid = settings.grid_of(config.steps, settings.SETTINGS[settings.WORDS])
   cells += train_reference(
@@ -308,6 +341,7 @@ def train_cells(
 def describe(
   config: Config,
   source: Source | None,
+  noise: Noise,
   arenas: Sequence[Arena],
   cells: Sequence[Mapping[str, Any]],
 ) -> report.Setup:
@@ -318,7 +352,7 @@ def describe(
     'methods share the draws. Every method has the same tuning grid '
     f'({grid} × {config.num_stops} stops up to step {config.steps}), selected '
     'on noisy validation pairs by best-temperature negative log-likelihood. '
-    f'β = {config.beta:g}, noise: {config.noise}, '
+    f'β = {config.beta:g}, noise: {noise}, '
     f'{len(arenas[0].train.pairs)} pairs.',
   ]
   if source:
@@ -326,6 +360,7 @@ def describe(
     facts = real.facts(*given) + facts
   else:
     facts.append(ballot.facts(config.preference))
+  facts.append(noise_report.silent(noise, arenas, max(config.flip_rate)))
   return report.Setup(
     title=f'Preference losses under noise: {config.data or config.task}',
     facts=facts,
@@ -338,62 +373,6 @@ def describe(
       for name in arenas[0].floor
     },
   )
-
-
-def _ballot(config: Config) -> Callable[..., list[Arena]]:
-  transformer = _transformer(config, len(VOCABULARY))
-  build_one = functools.partial(
-    ballot_arena,
-    model=build(transformer),
-    sizes=_sizes(config, BallotSizes),
-    beta=config.beta,
-    base_models=common.base_models(config, repr(transformer)),
-  )
-  return lambda seed, **carrying: [build_one(seed, **carrying)]
-
-
-def _records(config: Config, source: Source) -> Callable[..., list[Arena]]:
-  if config.model == 'hashed':
-    policies = [hashed_policy(config.max_completion_length)]
-  else:
-    own = byte_policy(
-      _transformer(config, ByteTokenizer.vocab_size),
-      max_prompt_length=config.max_prompt_length,
-      max_completion_length=config.max_completion_length,
-      sft_steps=config.sft_steps,
-      sft_learning_rate=config.sft_learning_rate,
-    )
-    policies = [own, hashed_policy()]
-  return functools.partial(
-    records_arenas,
-    policies=policies,
-    records=source.records,
-    sizes=_sizes(config, RecordSizes),
-  )
-
-
-def _sizes(config: Config, kind: type) -> Any:
-  """`kind` with the flags that bear the names of its fields."""
-  given = {
-    f.name: getattr(config, f.name, None) for f in dataclasses.fields(kind)
-  }
-  given = {name: value for name, value in given.items() if value is not None}
-  return kind(**given, row_multiple=row_shards(make_mesh(config.mesh)))
-
-
-def _transformer(config: Config, vocab_size: int) -> TransformerConfig:
-  sizes = {n: getattr(config, n) for n in ('width', 'depth', 'num_heads')}
-  return plain_config(vocab_size, **sizes)
-
-
-def _writer(config: Config, directory: pathlib.Path) -> writers.Writer:
-  sinks = [
-    writers.jsonl_writer(directory / 'metrics.jsonl'),
-    report.patient(writers.console_writer()),
-  ]
-  if config.tensorboard:
-    sinks.append(writers.tensorboard_writer(directory / 'tensorboard'))
-  return writers.combined_writer(sinks)
 
 
 if __name__ == '__main__':

@@ -12,8 +12,10 @@ import numpy as np
 
 from alignment.data import pipeline
 from alignment.data.layout import Group, fill_reference
-from alignment.data.records import Report
+from alignment.data.records import Report, Vote
 from alignment.models.model import Model
+from alignment.protocols import ledger
+from alignment.training.writers import Writer, tagged_writer
 from alignment.types import Batch, PyTree
 
 
@@ -32,6 +34,10 @@ class Pairs:
     vote_share: `[n]` float in [0, 1], the share of trusted held-out votes for
       completion 0, what a prediction is scored against (0 or 1 for one label).
     vote_count: `[n]` float, how many votes that share is of.
+    votes: n tuples of the votes on a pair that name a winner, +1 where it is
+      completion 0; the one at hand stands first. Empty without votes.
+    known: name -> `[n, …]`, what else a noise model may read; see
+      `catalogue.DATA`.
   """
 
   groups: Sequence[Group]
@@ -40,6 +46,8 @@ class Pairs:
   gold_margin: np.ndarray
   vote_share: np.ndarray
   vote_count: np.ndarray
+  votes: Sequence[tuple[Vote, ...]] = ()
+  known: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
   def __len__(self) -> int:
     return len(self.groups)
@@ -163,6 +171,32 @@ def training_order(
     )
     for batch in filled
   ]
+
+
+def build_arenas(
+  build_one: Callable[..., list[Arena]],
+  seeds: int,
+  threads: int,
+  writer: Writer,
+) -> list[list[Arena]]:
+  """The arenas of every seed, built side by side.
+
+  The first of a seed is what is compared; beside a transformer on real text
+  there is one of hashed words, on the same pairs.
+
+  Args:
+    build_one: (seed, writer=…) -> its arenas.
+    seeds: how many.
+    threads: seeds at a time.
+    writer: of the metrics of supervised starts.
+  """
+
+  def build_seed(seed: int) -> list[Arena]:
+    return build_one(
+      seed, writer=tagged_writer(writer, {'cell': f'sft seed {seed}'})
+    )
+
+  return ledger.in_threads(build_seed, range(seeds), threads)
 
 
 def agreement(pairs: Pairs, margin: np.ndarray) -> np.ndarray:

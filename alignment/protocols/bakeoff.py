@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 
 from alignment.data.layout import relabel
 from alignment.data.pipeline import rows_with
+from alignment.losses.preference import reads
 from alignment.metrics.preference import accuracy, best_temperature_nll
 from alignment.models.model import Model
 from alignment.protocols.arena import Arena, Measured, Split
@@ -57,11 +58,17 @@ class Labels(NamedTuple):
     train_flipped: `[n_train]` bool, differs from the best known label.
     validation_flipped: `[n_validation]` bool.
     train_weight: `[n_train]` ≥ 0; 0 leaves a pair out.
+    train_label_prob: `[n_train]`, ½ where the labeller called a tie: losses
+      that read no label_prob leave ties out. None where there are none.
+    validation_weight: `[n_validation]`, 0 leaves a pair out of selection; None
+      where all count.
   """
 
   train_flipped: np.ndarray
   validation_flipped: np.ndarray
   train_weight: np.ndarray
+  train_label_prob: np.ndarray | None = None
+  validation_weight: np.ndarray | None = None
 
 
 class Outcome(NamedTuple):
@@ -242,13 +249,15 @@ def labelled_order(
 ) -> list[Batch]:
   """The arena's training batches as this contestant sees them."""
   assumed = np.full(len(labels.train_flipped), contestant.assumed or 0.0)
+  tables = {'weight': labels.train_weight, 'label_smoothing': assumed}
+  if labels.train_label_prob is not None:
+    if 'label_prob' in reads(contestant.loss):
+      tables['label_prob'] = labels.train_label_prob
+    else:
+      tied = labels.train_label_prob == 0.5
+      tables['weight'] = np.where(tied, 0.0, labels.train_weight)
   return [
-    relabel(
-      batch,
-      is_flipped=labels.train_flipped,
-      weight=labels.train_weight,
-      label_smoothing=assumed,
-    )
+    relabel(batch, is_flipped=labels.train_flipped, **tables)
     for batch in arena.order
   ]
 
@@ -280,7 +289,9 @@ def _scorer(
   def scores(params: PyTree) -> tuple[float, float, float]:
     margin = margins(contestant, arena, arena.validation, params)
     return (
-      float(best_temperature_nll(noisy_sign * margin).nll),
+      float(
+        best_temperature_nll(noisy_sign * margin, labels.validation_weight).nll
+      ),
       float(accuracy(sign * margin)),
       fit(params),
     )

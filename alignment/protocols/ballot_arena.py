@@ -35,6 +35,8 @@ BETAS = tuple(np.geomspace(0.02, 20.0, 25))
 PER_TREE = 8
 """Completions that share one computation of their prompt: more would spend
 more on attention than they spare."""
+JUDGED = tuple(name != 'harm' for name in ballot.ATTRIBUTES)
+"""What a weaker judge looks at: it is blind to harm."""
 SCORED_ROWS = 128
 """Rows scored at a time; what they need stays in the processor's cache."""
 TILTS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
@@ -264,6 +266,8 @@ def _split(world, logps, num_pairs, sizes, rng, *, is_held_out) -> Split:
       zip(pairs.prompt, completions, chosen, strict=True)
     )
   ]
+  parts = ballot.contributions(world, pairs.prompt, completions)
+  judged = np.round((parts * JUDGED).sum(axis=2), 9)
   known = Pairs(
     groups=groups,
     observed_flip=np.zeros(num_pairs, bool),
@@ -271,6 +275,11 @@ def _split(world, logps, num_pairs, sizes, rng, *, is_held_out) -> Split:
     gold_margin=pairs.margin,
     vote_share=(pairs.margin > 0).astype(float),
     vote_count=np.ones(num_pairs),
+    known={
+      'step_rewards': parts,
+      'judge_margin': judged[:, 0] - judged[:, 1],
+      'attack_score': np.abs(pairs.margin),
+    },
   )
   # Draws repeat themselves: what is only scored is scored once.
   trees, places = (

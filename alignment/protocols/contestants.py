@@ -29,16 +29,21 @@ class Contestant(NamedTuple):
     assumed: the flip rate the loss assumes; None where it takes none.
     aggregate: key of `AGGREGATES`.
     hyper: (name, value) pairs (`beta`, …), all traced.
+    estimator: where `assumed` is not given but estimated, in every arena and
+      at every flip rate anew: key of `ESTIMATORS`.
   """
 
   loss: str
   assumed: float | None = None
   aggregate: str = 'mean'
   hyper: tuple[tuple[str, float], ...] = ()
+  estimator: str = ''
 
   @property
   def name(self) -> str:
     assumed = '' if self.assumed is None else f'@{self.assumed:g}'
+    if self.estimator:
+      assumed = f'@{self.estimator}'
     aggregate = '' if self.aggregate == 'mean' else f'+{self.aggregate}'
     return f'{self.loss}{aggregate}{assumed}'
 
@@ -56,6 +61,8 @@ def line_up(
   beta: float,
   assumed: Sequence[float] = (),
   misassumed: float | None = None,
+  estimator: str = '',
+  has_ties: bool = False,
 ) -> dict[float, list[Contestant]]:
   """Flip rate -> who competes there; the baseline is always the first.
 
@@ -66,32 +73,48 @@ def line_up(
     entries: see `parse_hyper`; those of `dpo` are the baseline's as well.
     beta: for the losses that take one.
     assumed: see `contestants_at`.
-    misassumed: likewise; None is 0.1, where `assumed` is empty.
+    misassumed: likewise; None is 0.1, where `assumed` and `estimator` are
+      empty.
+    estimator: likewise.
+    has_ties: see `parse_hyper`.
 
   Raises:
     ValueError: as `parse_hyper` and `contestants_at`; no loss or rate; rates
-      to assume where no loss assumes any; or both ways to say which.
+      to assume where no loss assumes any; or two ways to say which.
   """
   if not losses or not rates:
     raise ValueError(f'--{"flip_rate" if losses else "loss"}=: name one')
-  hyper = parse_hyper(entries, losses, aggregate, beta)
-  if assumed and not any(map(takes_rate, losses)):
+  hyper = parse_hyper(entries, losses, aggregate, beta, has_ties=has_ties)
+  given = {
+    'label_smoothing': ','.join(map(str, assumed)),
+    'estimate_flip_rate': estimator,
+    'misassumed': misassumed or '',
+  }
+  said = [flag for flag, value in given.items() if value]
+  if said and said != ['misassumed'] and not any(map(takes_rate, losses)):
     raise ValueError(
-      f'--label_smoothing={",".join(map(str, assumed))}: none of --loss='
-      f'{",".join(losses)} assumes a flip rate; cdpo, rdpo, forward do'
+      f'--{said[0]}={given[said[0]]}: none of --loss={",".join(losses)} '
+      'assumes a flip rate; cdpo, rdpo, forward do'
     )
-  if assumed and misassumed:
+  if len(said) > 1:
     raise ValueError(
-      f'--misassumed={misassumed}: not used where --label_smoothing says what '
+      f'--{said[1]}={given[said[1]]}: not used where --{said[0]} says what '
       'losses assume'
     )
-  misassumed = 0.1 if misassumed is None else misassumed
+  if misassumed is None:
+    misassumed = 0.0 if estimator else 0.1
   own = dict(hyper.get(BASELINE, ())).get('beta', beta)
   baseline = Contestant(BASELINE, hyper=(('beta', own),))
   competing = {}
   for injected, rate in rates.items():
     found = contestants_at(
-      rate, losses, aggregate, hyper, assumed=assumed, misassumed=misassumed
+      rate,
+      losses,
+      aggregate,
+      hyper,
+      assumed=assumed,
+      misassumed=misassumed,
+      estimator=estimator,
     )
     competing[injected] = list(dict.fromkeys([baseline, *found]))
   return competing
@@ -105,12 +128,14 @@ def contestants_at(
   *,
   assumed: Sequence[float] = (),
   misassumed: float = 0.0,
+  estimator: str = '',
 ) -> list[Contestant]:
   """Everyone who competes at one flip rate.
 
   Losses that assume a rate compete once for each of `assumed`, or, where that
   is empty, with the rate injected and with that rate wrong by ± misassumed, as
-  far as the loss is defined there (exo is not at 0).
+  far as the loss is defined there (exo is not at 0). With an estimator they
+  compete at its estimate as well, first.
 
   Args:
     flip_rate: injected, in [0, ½).
@@ -119,6 +144,7 @@ def contestants_at(
     hyper: loss -> its hyperparameters.
     assumed: rates in [0, ½).
     misassumed: ≥ 0; rates outside [0, ½) are left out.
+    estimator: see `Contestant`.
 
   Raises:
     ValueError: a loss that is not defined at a rate of `assumed`, at any rate
@@ -129,10 +155,10 @@ def contestants_at(
   near = list(dict.fromkeys(near))
   competing = []
   for loss in losses:
-    of_loss = [
-      Contestant(loss, rate, aggregate, hyper[loss])
-      for rate in ((assumed or near) if takes_rate(loss) else [None])
-    ]
+    rates = (assumed or near) if takes_rate(loss) else [None]
+    of_loss = [Contestant(loss, r, aggregate, hyper[loss]) for r in rates]
+    if estimator and takes_rate(loss):
+      of_loss.insert(0, of_loss[0]._replace(estimator=estimator))
     wrong = [c for c in of_loss if _complaint(c)]
     if wrong and (assumed or wrong == of_loss):
       raise ValueError(_complaint(wrong[0]))
@@ -145,6 +171,8 @@ def parse_hyper(
   losses: Sequence[str],
   aggregate: str,
   beta: float,
+  *,
+  has_ties: bool = False,
 ) -> dict[str, Hyper]:
   """Loss -> its hyperparameters, from --beta and --hyper.
 
@@ -153,6 +181,7 @@ def parse_hyper(
     losses: keys of `METHODS`.
     aggregate: key of `AGGREGATES`.
     beta: for the losses that take one.
+    has_ties: some pairs are called a tie, so that label_prob is known.
 
   Raises:
     ValueError: an unknown loss or aggregate, a loss that pairs with flipped
@@ -161,7 +190,7 @@ def parse_hyper(
   """
   for loss in losses:
     check_hyperparameters(loss, aggregate, {})
-    if 'label_prob' in reads(loss):
+    if 'label_prob' in reads(loss) and not has_ties:
       raise ValueError(
         f'--loss={loss}: learns from how sure the labeller was of each pair '
         '(label_prob), which labels flipped at a known rate do not say; cdpo '
@@ -189,6 +218,13 @@ def parse_hyper(
         )
       given[loss][name] = value
   return {loss: tuple(sorted(values.items())) for loss, values in given.items()}
+
+
+def check_contestant(contestant: Contestant) -> None:
+  """Raises `ValueError` where a contestant cannot be trained."""
+  complaint = _complaint(contestant)
+  if complaint:
+    raise ValueError(complaint)
 
 
 def takes(loss: str, aggregate: str = 'mean') -> list[str]:
@@ -230,6 +266,7 @@ def _at_zero(contestant: Contestant) -> Array:
     'chosen_lengths': 1.0,
     'rejected_lengths': 1.0,
     'label_smoothing': contestant.assumed or 0.0,
+    'label_prob': 1.0,
   }
   given = {k: jnp.full(2, v) for k, v in values.items() if k in arguments}
   logps = [jnp.zeros(2) for name in arguments if name.endswith('_logps')]

@@ -11,14 +11,10 @@ from alignment.models.hashed import HashedConfig
 from alignment.protocols.arena import Arena
 from alignment.protocols.bakeoff import Grid
 from alignment.protocols.contestants import Contestant
+from alignment.protocols.labelling import Noise, noisy_labels
 from alignment.protocols.records_arena import Policy
 from alignment.protocols.records_draw import Reading
-from alignment.protocols.rounds import (
-  Carrying,
-  Job,
-  noisy_labels,
-  train_jobs,
-)
+from alignment.protocols.rounds import Carrying, Job, train_jobs
 from alignment.protocols.standings import Cell
 
 HASHED = 'hashed words'
@@ -65,7 +61,7 @@ def train_reference(
   flip_rates: Sequence[float],
   baseline: Contestant,
   grid: Grid,
-  noise: str,
+  noise: Noise,
   carrying: Carrying,
 ) -> list[Cell]:
   """The baseline alone, of another policy on the same pairs and flips.
@@ -75,7 +71,7 @@ def train_reference(
     flip_rates: injected.
     baseline: what is trained.
     grid: its tuning budget.
-    noise: key of `NOISE`.
+    noise: what flips labels.
     carrying: how.
 
   Returns:

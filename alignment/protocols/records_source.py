@@ -30,6 +30,11 @@ class Source(NamedTuple):
   flip_rate: float | None
   ceiling: Ceiling | None
 
+  @property
+  def cluster(self) -> str:
+    """What is split and resampled, in words."""
+    return 'title' if self.ceiling else 'first turn'
+
   def effective(self, injected: float) -> float:
     """The rate of both flips in a row; `injected` where that is all one has."""
     return effective_flip_rate(self.flip_rate or 0.0, injected)

@@ -15,9 +15,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from alignment.noise.corruption.catalogue import corrupt
 from alignment.protocols import ledger
-from alignment.protocols.arena import Arena, Pairs
+from alignment.protocols.arena import Arena
+from alignment.protocols.assumed_rate import Estimates
 from alignment.protocols.bakeoff import (
   Grid,
   Labels,
@@ -26,7 +26,14 @@ from alignment.protocols.bakeoff import (
   tune,
 )
 from alignment.protocols.base_models import write_params
-from alignment.protocols.contestants import Contestant
+from alignment.protocols.contestants import Contestant, check_contestant
+from alignment.protocols.labelling import (
+  EXACT_FLIPS,
+  Noise,
+  best_labels,
+  complement,
+  noisy_labels,
+)
 from alignment.protocols.progress import CellCheckpoints, Stop
 from alignment.training import storage, writers
 from alignment.types import PyTree
@@ -86,7 +93,7 @@ def openings(
   found = ledger.in_threads(
     lambda c: opening_loss(c, arena, mesh), list(steps.values()), threads
   )
-  names = [c._replace(assumed=None).name for c in steps.values()]
+  names = [c._replace(assumed=None, estimator='').name for c in steps.values()]
   return dict(reversed(list(zip(names, found, strict=True))))
 
 
@@ -95,7 +102,8 @@ def jobs_of(
   contestants: Mapping[float, Sequence[Contestant]],
   baseline: Contestant,
   grid: Grid,
-  noise: str,
+  noise: Noise,
+  estimates: Estimates | None = None,
 ) -> Iterator[Job]:
   """Everything one seed trains: each flip rate's contestants and the controls.
 
@@ -104,22 +112,30 @@ def jobs_of(
     contestants: flip rate -> who competes there.
     baseline: whose controls are trained.
     grid: everybody's tuning budget.
-    noise: key of `NOISE`; its other hyperparameters keep their defaults.
+    noise: what flips labels.
+    estimates: what contestants with an estimator assume.
+
+  Raises:
+    ValueError: a loss that is not defined at an estimate.
   """
   for flip_rate, competing in contestants.items():
     labels = noisy_labels(arena, noise, flip_rate)
     for contestant in competing:
+      if contestant.estimator:
+        rate = estimates[arena.seed, flip_rate].rate
+        contestant = contestant._replace(assumed=rate)
+        check_contestant(contestant)
       # What noisy selection costs is told of the baseline alone.
       is_baseline = _uncorrected(contestant) == baseline
       yield Job(flip_rate, 'contestant', contestant, labels, grid, is_baseline)
     if labels.train_flipped.any():
       alone = labels._replace(
-        train_weight=(~labels.train_flipped).astype(float)
+        train_weight=labels.train_weight * ~labels.train_flipped
       )
       yield Job(flip_rate, 'unflipped', baseline, alone, grid)
       yield Job(flip_rate, 'clean', baseline, best_labels(arena), grid)
   fixed = Grid(grid.learning_rates[:1], grid.stops[-1:])
-  coin = noisy_labels(arena, 'exact_count', LEAK_RATE)
+  coin = noisy_labels(arena, EXACT_FLIPS, LEAK_RATE)
   yield Job(LEAK_RATE, 'leak', baseline, coin, fixed)
   yield Job(LEAK_RATE, 'leak complement', baseline, complement(coin), fixed)
 
@@ -156,16 +172,17 @@ def train_cells(
   contestants: Mapping[float, Sequence[Contestant]],
   baseline: Contestant,
   grid: Grid,
-  noise: str,
+  noise: Noise,
   carrying: Carrying,
   *,
   with_pairs: bool,
+  estimates: Estimates | None = None,
 ) -> list[dict[str, Any]]:
   """Trains what is not in the ledger of the run; cells that coincide, once.
 
   Args:
     arenas: one per seed.
-    contestants, baseline, grid, noise: see `jobs_of`.
+    contestants, baseline, grid, noise, estimates: see `jobs_of`.
     carrying: how.
     with_pairs: see `bakeoff.row_of`.
 
@@ -175,7 +192,7 @@ def train_cells(
   jobs = [
     (arena, job)
     for arena in arenas
-    for job in jobs_of(arena, contestants, baseline, grid, noise)
+    for job in jobs_of(arena, contestants, baseline, grid, noise, estimates)
   ]
   return train_jobs(jobs, carrying, with_pairs=with_pairs)
 
@@ -225,6 +242,7 @@ def cell(seed: int, job: Job, row: Mapping[str, Any]) -> dict[str, Any]:
     'name': job.name,
     'loss': job.contestant.loss,
     'assumed': job.contestant.assumed,
+    'estimator': job.contestant.estimator,
     **row,
   }
 
@@ -259,61 +277,23 @@ def _train(
   return {'label': label, **row_of(outcome, with_pairs=with_pairs)}
 
 
-def noisy_labels(arena: Arena, noise: str, flip_rate: float) -> Labels:
-  """Injects noise on top of the labels at hand, training and validation."""
-  key = jax.random.fold_in(jax.random.key(arena.seed), 0x11)
-  parts = []
-  for stream, pairs in enumerate((arena.train.pairs, arena.validation.pairs)):
-    at_hand = pairs.first_is_better ^ pairs.observed_flip
-    noisy = corrupt(
-      noise,
-      jax.random.fold_in(key, stream),
-      at_hand,
-      _what_is_known(pairs),
-      flip_rate=flip_rate,
-    )
-    parts.append(noisy.label != pairs.first_is_better)
-  return Labels(*parts, np.ones(len(parts[0])))
-
-
-def best_labels(arena: Arena) -> Labels:
-  """The best labels known: the truth, or the majority of the votes."""
-  n, m = len(arena.train.pairs), len(arena.validation.pairs)
-  return Labels(np.zeros(n, bool), np.zeros(m, bool), np.ones(n))
-
-
-def complement(labels: Labels) -> Labels:
-  """Every label swapped."""
-  return labels._replace(
-    train_flipped=~labels.train_flipped,
-    validation_flipped=~labels.validation_flipped,
-  )
-
-
 def fingerprint(arena: Arena, job: Job) -> str:
   """Equal for jobs of a run that train and select the very same thing."""
-  contestant = _uncorrected(job.contestant)
+  contestant = _uncorrected(job.contestant)._replace(estimator='')
   # Two policies may meet on the same pairs: their params tell them apart.
   shapes = jax.tree.map(np.shape, arena.start)
   what = (arena.seed, shapes, contestant, job.grid)
   digest = hashlib.sha256(repr(what).encode())
-  for array in job.labels:
-    digest.update(np.ascontiguousarray(array).tobytes())
+  for name, array in job.labels._asdict().items():
+    if array is not None:
+      digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
   return digest.hexdigest()
 
 
 def _uncorrected(contestant: Contestant) -> Contestant:
   """The same loss by its plain name, where it assumes a flip rate of 0."""
   if contestant.assumed == 0 and contestant.loss in AT_ZERO:
-    return contestant._replace(loss=AT_ZERO[contestant.loss], assumed=None)
+    return contestant._replace(
+      loss=AT_ZERO[contestant.loss], assumed=None, estimator=''
+    )
   return contestant
-
-
-def _what_is_known(pairs: Pairs) -> dict[str, np.ndarray | None]:
-  margin = pairs.gold_margin
-  return {
-    'index': np.arange(len(pairs)),
-    'margin': None if np.isnan(margin).any() else margin,
-    'lengths': pairs.lengths,
-    'annotator_id': np.array([g.annotator_id for g in pairs.groups]),
-  }

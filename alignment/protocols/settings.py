@@ -54,6 +54,14 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
 }
 """Where -> name -> value; a name that is missing has no use there."""
 
+_NO_REWARDS = ('margin', 'judge_margin', 'step_rewards', 'attack_score')
+LACKS = {
+  BALLOT: ('annotator_id', 'has_trigger'),
+  TEXT: (*_NO_REWARDS, 'has_trigger'),
+  WORDS: (*_NO_REWARDS, 'has_trigger'),
+}
+"""Where -> what noise models may read and its pairs do not have."""
+
 
 def where(data: str, model: str) -> str:
   """The key of `SETTINGS`.
@@ -96,11 +104,18 @@ def check(given: Mapping[str, Any], where: str) -> None:
         refuse(flag, 'must be at least 1 on the embedded task')
   if here['noise'] not in NOISE:
     refuse('noise', f'must be one of {", ".join(sorted(NOISE))}')
-  needs, lacks = inputs(here['noise']), 'annotator_id'
-  if where != BALLOT:
-    lacks = 'margin'
-  if lacks in needs:
-    refuse('noise', f'reads the {lacks} of pairs, which {where} does not have')
+  for lacks in LACKS[where]:
+    if lacks in inputs(here['noise']):
+      refuse('noise', f'reads the {lacks} of pairs, which {where} lacks')
+  for flag in ('relabelled', 'relabels', 'anchors'):
+    if given[flag] is not None and not given['estimate_flip_rate']:
+      refuse(flag, 'only used where --estimate_flip_rate names an estimator')
+    if given[flag] is not None and flag != 'anchors' and where != BALLOT:
+      refuse(
+        flag,
+        'nobody can be asked again on --data; where it has votes, these are '
+        'used',
+      )
 
 
 def grid_of(steps: int, own: Mapping[str, Any]) -> Grid:

@@ -91,7 +91,8 @@ class Standing:
 
   Attributes:
     name: the contestant.
-    assumed: the flip rate it assumes; None where it takes none.
+    assumed: the flip rate it assumes, on average over the seeds where each has
+      an estimate of its own; None where it takes none.
     means: metric -> mean with its interval.
     differences: metric -> paired difference to the baseline; empty for the
       baseline itself.
@@ -178,7 +179,7 @@ def _standing(rows, base, clean, setting, metrics, units) -> Standing:
       recovered[metric] = _recovery(rows, base, clean, setting, metric, units)
   return Standing(
     name=rows[0]['name'],
-    assumed=rows[0]['assumed'],
+    assumed=_common([row['assumed'] for row in rows]),
     means={m: units.mean(rows, setting, m) for m in metrics},
     differences=differences,
     recovery=recovered,
@@ -200,6 +201,11 @@ def _recovery(rows, base, clean, setting, metric, units) -> Recovery:
   # A ratio of clustered sums has no simple interval: the point alone.
   gain = units.difference(rows, base, setting, metric)
   return Recovery(Estimate(gain.value / gap.value, None, None, gap.count), gap)
+
+
+def _common(rates: Sequence[float | None]) -> float | None:
+  """The one value, or the mean of several."""
+  return rates[0] if len(set(rates)) == 1 else round(np.mean(rates), 3)
 
 
 def _mean_fitted(rows: Sequence[Cell], setting: str) -> float:

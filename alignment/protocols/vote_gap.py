@@ -14,13 +14,12 @@ from alignment.metrics.intervals import Estimate
 from alignment.protocols.arena import Arena
 from alignment.protocols.bakeoff import Grid
 from alignment.protocols.contestants import Contestant
-from alignment.protocols.rounds import (
-  Carrying,
-  Job,
+from alignment.protocols.labelling import (
+  EXACT_FLIPS,
   best_labels,
   noisy_labels,
-  train_jobs,
 )
+from alignment.protocols.rounds import Carrying, Job, train_jobs
 from alignment.protocols.standings import Cell, Units, select
 
 AT_HAND, BEST = 'labels at hand', 'best labels known'
@@ -44,7 +43,7 @@ def train_gap(
     return []
   jobs = []
   for arena in arenas:
-    at_hand = noisy_labels(arena, 'exact_count', 0.0)
+    at_hand = noisy_labels(arena, EXACT_FLIPS, 0.0)
     best = best_labels(arena)
     jobs.append((arena, Job(0.0, AT_HAND, baseline, at_hand, grid)))
     jobs.append((arena, Job(0.0, BEST, baseline, best, grid)))

@@ -125,6 +125,23 @@ def gold_rewards(
   return np.round(np.einsum('pk,pck->pc', weights, attributes), 9)
 
 
+def contributions(
+  world: World, prompt: np.ndarray, completions: np.ndarray
+) -> np.ndarray:
+  """What each attribute adds to a reward; the reward is their sum, rounded.
+
+  Args:
+    world: its prompts and completions.
+    prompt: `[B]` int.
+    completions: `[B, K]` int.
+
+  Returns:
+    `[B, K, 5]`.
+  """
+  weights = WEIGHTS[world.requests.weights[prompt]]
+  return weights[:, None] * world.attributes[prompt[:, None], completions]
+
+
 def make_world(
   requests: grammar.Requests, difficulty: grammar.Difficulty
 ) -> World:

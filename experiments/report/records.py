@@ -171,7 +171,7 @@ def _what_was_learned(
 
 
 def _split(source: Source, arenas: Sequence[Arena]) -> str:
-  what = _cluster_word(source)
+  what = source.cluster
   tested = {str(c) for a in arenas for c in a.test.pairs.cluster}
   everything = {record.group for record in source.records}
   parts = [
@@ -223,7 +223,7 @@ def _noise(source: Source, flip_rates: Sequence[float]) -> str:
 
 
 def _unit(source: Source, arenas: Sequence[Arena]) -> str:
-  what = _cluster_word(source)
+  what = source.cluster
   if len(arenas) == 1:
     return (
       'One seed, so no interval: flips, start and order were drawn once, and '
@@ -259,7 +259,3 @@ def _best(share: np.ndarray) -> np.ndarray:
 def _sentence(text: object) -> str:
   text = str(text)
   return text[0].upper() + text[1:]
-
-
-def _cluster_word(source: Source) -> str:
-  return 'title' if source.ceiling else 'first turn'

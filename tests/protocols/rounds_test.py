@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from alignment.losses.preference import METHODS, reads
-from alignment.protocols import bakeoff, rounds
+from alignment.protocols import bakeoff, labelling, rounds
 from alignment.protocols.bakeoff import Grid
 from alignment.protocols.contestants import Contestant, line_up
+from alignment.protocols.labelling import Noise
 from alignment.training.checkpoints import Checkpoints
 from alignment.training.writers import combined_writer
 from tests.protocols.arenas import STEPS, toy_arena
@@ -30,11 +31,11 @@ BASELINE = COMPETING[0.0][0]
 
 
 def flips(rate, arena=ARENA, noise='exact_count'):
-  return rounds.noisy_labels(arena, noise, rate)
+  return labelling.noisy_labels(arena, Noise(noise), rate)
 
 
 def jobs(noise='exact_count'):
-  return list(rounds.jobs_of(ARENA, COMPETING, BASELINE, GRID, noise))
+  return list(rounds.jobs_of(ARENA, COMPETING, BASELINE, GRID, Noise(noise)))
 
 
 @pytest.mark.parametrize('noise', ['exact_count', 'symmetric'])
@@ -142,7 +143,7 @@ def test_fingerprints_tell_apart_what_differs():
   for changed in (
     job._replace(grid=Grid((0.01,), GRID.stops)),
     job._replace(contestant=Contestant('dpo', hyper=(('beta', 0.4),))),
-    job._replace(labels=rounds.complement(job.labels)),
+    job._replace(labels=labelling.complement(job.labels)),
   ):
     assert rounds.fingerprint(ARENA, changed) != key
 
@@ -169,7 +170,7 @@ def test_cells_are_trained_once_and_resumed(tmp_path, threads):
       competing,
       BASELINE,
       GRID,
-      'exact_count',
+      labelling.EXACT_FLIPS,
       carrying,
       with_pairs=False,
     )

@@ -77,6 +77,23 @@ NOISE: Mapping[str, Callable[..., NoisyLabels]] = {
 }
 
 
+INSTEAD: Mapping[str, str] = {
+  'class_conditional': 'rates',
+  'instance_dependent': 'max_rate',
+  'bt_temperature': 'temperature',
+  'gaussian': 'scale',
+  'margin_dependent': 'tau',
+  'hard_only': 'threshold',
+  'length_biased': 'length_preference',
+  'feature_logistic': 'bias',
+  'per_annotator': 'reliabilities',
+  'teacher': 'mistake',
+  'ai_judge': 'temperature',
+  'poisoned': 'poison_rate',
+}
+"""Model -> its own parameter, which may be given instead of a flip rate."""
+
+
 def hyperparameters(name: str) -> dict[str, Any]:
   """Hyperparameters of a noise model and their defaults, from its signature.
 

@@ -1,0 +1,90 @@
+"""From flags to the function that builds the arenas of a seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from alignment.data.tokenizers import ByteTokenizer
+from alignment.models.build import build
+from alignment.models.config import TransformerConfig, plain_config
+from alignment.protocols.arena import Arena
+from alignment.protocols.ballot_arena import BallotSizes, ballot_arena
+from alignment.protocols.base_models import BaseModels
+from alignment.protocols.records_arena import RecordSizes, records_arenas
+from alignment.protocols.records_policies import byte_policy, hashed_policy
+from alignment.protocols.records_source import Source
+from alignment.tasks.ballot_grammar import VOCABULARY
+from alignment.training.mesh import make_mesh, row_shards
+
+
+def arena_builder(
+  given: Mapping[str, Any],
+  source: Source | None,
+  base_models: Callable[[str], BaseModels | None],
+) -> Callable[..., list[Arena]]:
+  """(seed, writer=…, should_stop=…) -> the arenas of the seed.
+
+  Args:
+    given: flag -> value, those of `SETTINGS` filled in.
+    source: of real preferences; None is the embedded task.
+    base_models: text that says what params mean -> where starts are kept.
+
+  Raises:
+    ValueError: sizes that no transformer can have, or a mesh that is not there.
+  """
+  if source:
+    return _records(given, source)
+  return _ballot(given, base_models)
+
+
+def _ballot(
+  given: Mapping[str, Any], base_models: Callable[[str], BaseModels | None]
+) -> Callable[..., list[Arena]]:
+  transformer = _transformer(given, len(VOCABULARY))
+  build_one = functools.partial(
+    ballot_arena,
+    model=build(transformer),
+    sizes=_sizes(given, BallotSizes),
+    beta=given['beta'],
+    base_models=base_models(repr(transformer)),
+  )
+  return lambda seed, **carrying: [build_one(seed, **carrying)]
+
+
+def _records(
+  given: Mapping[str, Any], source: Source
+) -> Callable[..., list[Arena]]:
+  if given['model'] == 'hashed':
+    policies = [hashed_policy(given['max_completion_length'])]
+  else:
+    own = byte_policy(
+      _transformer(given, ByteTokenizer.vocab_size),
+      max_prompt_length=given['max_prompt_length'],
+      max_completion_length=given['max_completion_length'],
+      sft_steps=given['sft_steps'],
+      sft_learning_rate=given['sft_learning_rate'],
+    )
+    policies = [own, hashed_policy()]
+  return functools.partial(
+    records_arenas,
+    policies=policies,
+    records=source.records,
+    sizes=_sizes(given, RecordSizes),
+  )
+
+
+def _sizes(given: Mapping[str, Any], kind: type) -> Any:
+  """`kind` with the flags that bear the names of its fields."""
+  asked = {f.name: given.get(f.name) for f in dataclasses.fields(kind)}
+  asked = {name: value for name, value in asked.items() if value is not None}
+  return kind(**asked, row_multiple=row_shards(make_mesh(given['mesh'])))
+
+
+def _transformer(
+  given: Mapping[str, Any], vocab_size: int
+) -> TransformerConfig:
+  sizes = {name: given[name] for name in ('width', 'depth', 'num_heads')}
+  return plain_config(vocab_size, **sizes)
