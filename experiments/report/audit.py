@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from alignment.metrics.intervals import Estimate
 from alignment.protocols.audit.checks import as_estimate
 from alignment.protocols.audit.findings import Findings
 from experiments.report import audit_figures
+from experiments.report import audit_numbers as numbers
 from experiments.report.audit_text import (
   flips,
   plain_verdict,
@@ -22,7 +22,7 @@ from experiments.report.audit_text import (
 from experiments.report.tables import estimate, number, table
 from experiments.report.tables import write as publish
 
-NUM_ANNOTATORS = 15
+NUM_ANNOTATORS = numbers.NUM_ANNOTATORS
 NUM_PARTS = 20
 
 
@@ -74,9 +74,9 @@ def write(
       *figures,
     ],
   )
-  write_lines(directory / 'rows.jsonl', json_lines(_rows(findings)))
+  write_lines(directory / 'rows.jsonl', json_lines(numbers.rows(findings)))
   print(f'\n{verdict}\n')
-  return _numbers(findings, paths, verdict)
+  return numbers.summary(findings, paths, verdict)
 
 
 def _rates(findings: Findings) -> str:
@@ -327,90 +327,6 @@ def _recommendation() -> str:
     'its choice, choosing by an audit had been shown to lose less than always '
     'training DPO; that has not been shown.'
   )
-
-
-def _rows(findings: Findings) -> list[dict[str, Any]]:
-  """Every row with what is known of it, the likeliest wrong first."""
-  subject, evidence = findings.subject, findings.evidence
-  suspicion, repair = findings.suspicion, findings.plan.repair
-  wrong = suspicion.wrong(evidence.label)
-  counts = None if evidence.votes is None else evidence.votes.counts
-  rows = []
-  for rank, i in enumerate(suspicion.order):
-    y = evidence.label[i]
-    row = {
-      'rank': rank,
-      'index': int(subject.index[i]),
-      'group': subject.groups[evidence.group[i]],
-      'label': subject.classes[y],
-      'score': float(suspicion.score[i]),
-      'action': str(repair.action[i]),
-    }
-    if not np.isnan(wrong[i]):
-      row['flip_posterior'] = float(wrong[i])
-    if findings.reading is not None:
-      row['text_prob'] = float(findings.reading.probs[i, y])
-    if counts is not None:
-      row['votes_for'] = int(counts[i, y])
-      row['votes_against'] = int(counts[i].sum() - counts[i, y])
-    names = ('prompt', 'first', 'second') if subject.is_pairs else ('text',)
-    rows.append({**row, **dict(zip(names, subject.texts[i], strict=True))})
-  return rows
-
-
-def _numbers(
-  findings: Findings, paths: Mapping[str, str], verdict: str
-) -> dict[str, Any]:
-  rates, subject = findings.rates, findings.subject
-  test = rates.heterogeneity
-  tested = findings.annotators.dependence
-  numbers = {
-    'verdict': verdict,
-    'rows': len(subject),
-    'groups': len(subject.groups),
-    'is_identified': rates.is_identified,
-    'rates': {
-      e.estimator: {
-        'rate': e.rate,
-        'low': e.low,
-        'high': e.high,
-        'flags': list(e.flags),
-        'refusal': e.refusal,
-      }
-      for e in rates.estimates
-    },
-    'of_votes': rates.of_votes and rates.of_votes.estimator,
-    'of_labels': rates.of_labels and rates.of_labels.estimator,
-    'heterogeneity_p': test and test.p_value,
-    'worst_annotators': [
-      [a.name, *a.skill[:3], list(a.flags)]
-      for a in findings.annotators.ranked[:NUM_ANNOTATORS]
-    ],
-    'correlated_pairs': None
-    if tested is None or tested.remark
-    else [int(tested.correlated.sum()), len(tested.first)],
-    'likeliest_flips': subject.index[findings.suspicion.order[:50]].tolist(),
-    'is_informative': findings.suspicion.is_informative,
-    'baselines': {
-      b.name: b.share and list(b.share) for b in findings.baselines
-    },
-    'repeats': findings.repeats._asdict(),
-    'checks': [
-      [c.what, c.by, list(c.predicted[:3]), list(c.observed[:3]), c.holds]
-      for c in findings.checks
-    ],
-    'scores': {
-      s.detector: [list(s.auroc[:3]), list(s.precision[:3]), s.share]
-      for s in findings.scores
-    },
-    'policy': findings.plan.policy,
-    'actions': {
-      action: findings.plan.repair.count(action)
-      for action in ('keep', 'reweight', 'soften', 'flip', 'drop', 'ask')
-    },
-    **paths,
-  }
-  return json.loads(json.dumps(numbers), parse_constant=lambda _: None)
 
 
 def _cell(text: str) -> str:

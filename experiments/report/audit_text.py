@@ -77,7 +77,7 @@ def flips(findings: Findings, num_shown: int) -> list[str]:
     y = int(evidence.label[i])
     facts = [
       f'index {subject.index[i]}',
-      safe(subject.groups[evidence.group[i]]),
+      safe(subject.groups[evidence.group[i]], 60),
     ]
     if not np.isnan(wrong[i]):
       facts.insert(0, f'P(wrong) {wrong[i]:.2f}')
@@ -102,11 +102,11 @@ def flips(findings: Findings, num_shown: int) -> list[str]:
   return [head, '\n'.join(items), 'All rows: `rows.jsonl`, in this order.']
 
 
-def safe(text: str) -> str:
+def safe(text: str, limit: int = MAX_CHARACTERS) -> str:
   """One line of text that Markdown shows as it is, cut in its middle."""
   text = ' '.join(''.join(c if c.isprintable() else ' ' for c in text).split())
-  if len(text) > MAX_CHARACTERS:
-    half = MAX_CHARACTERS // 2
+  if len(text) > limit:
+    half = limit // 2
     text = f'{text[:half]} … {text[-half:]}'
   return _MARKDOWN.sub(r'\\\1', text) or '(empty)'
 

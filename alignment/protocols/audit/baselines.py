@@ -25,8 +25,8 @@ ONE_ORDER = (
   'independently at one rate below 1/2.'
 )
 INDEPENDENT_REPEATS = (
-  'Rows that repeat a pair are labels of their own, not copies, and they err '
-  'independently at one rate.'
+  'Rows of equal texts are labels of the same thing, made apart and not '
+  'copied, and err independently at one rate.'
 )
 FEWEST_TRIANGLES, FEWEST_REPEATS = 30, 20
 

@@ -152,6 +152,13 @@ def _repeated(subject: Subject) -> RateEstimate:
       'hardly any text or pair is labelled in two rows; labelling 200 random '
       'rows a second time would give a number',
     )
+  if np.all(evidence.votes.counts.max(axis=1) == evidence.votes.counts.sum(1)):
+    return refused(
+      name,
+      INDEPENDENT_REPEATS,
+      f'all {len(evidence)} texts or pairs in several rows are labelled alike, '
+      'and copies cannot be told from labels that agree',
+    )
   found = agreement_rate(evidence, None)
   return dataclasses.replace(
     found, estimator=name, assumption=INDEPENDENT_REPEATS
