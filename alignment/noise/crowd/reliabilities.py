@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from scipy import sparse
 
-from alignment.metrics.intervals import wilson
+from alignment.metrics.intervals import Estimate, wilson
 from alignment.noise.crowd.catalogue import ANNOTATOR_MODELS, WEIGHTED
 from alignment.noise.crowd.checks import workers_by_label
 from alignment.noise.crowd.fit import CrowdFit
@@ -24,6 +25,8 @@ class Reliabilities:
     flags: A tuples of remarks: `no votes`, `one label only`, `fewer than n
       votes`, `at or below chance`, `not told from chance`.
     fit: the model fitted to the whole table, and its own remarks.
+    mean: P(a vote says the truth), skills weighted by votes, with its interval;
+      `count` is the number of groups.
   """
 
   skill: np.ndarray
@@ -32,6 +35,7 @@ class Reliabilities:
   num_votes: np.ndarray
   flags: tuple[tuple[str, ...], ...]
   fit: CrowdFit
+  mean: Estimate
 
 
 def reliabilities(
@@ -97,7 +101,30 @@ def reliabilities(
     num_votes=num_votes,
     flags=flags,
     fit=fit,
+    mean=_mean(votes, fit, weights, drawn.skill, group),
   )
+
+
+def _mean(
+  votes: VoteTable,
+  fit: CrowdFit,
+  weights: np.ndarray,
+  skill: np.ndarray,
+  group: np.ndarray | None,
+) -> Estimate:
+  """Skill of a vote, over workers; a draw weighs them by its own votes."""
+  given = sparse.csr_array(
+    (np.ones(len(votes)), (votes.task, votes.worker)),
+    shape=(votes.num_tasks, votes.num_workers),
+  )
+  voted = np.unique(votes.task)
+  units = voted if group is None else np.asarray(group)[voted]
+  num_votes = weights @ given
+  drawn = np.nansum(num_votes * skill, axis=1) / num_votes.sum(axis=1)
+  low, high = np.quantile(drawn, (0.025, 0.975))
+  whole = given.sum(axis=0)
+  value = np.nansum(whole * fit.skill) / whole.sum()
+  return Estimate(float(value), float(low), float(high), len(np.unique(units)))
 
 
 def resampled_weights(
