@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from alignment.metrics.intervals import clustered_mean
 from alignment.noise.crowd.dawid_skene import dawid_skene
+from alignment.noise.crowd.fit import CrowdFit
+from alignment.noise.crowd.one_coin import one_coin
+from alignment.noise.crowd.table import VoteTable
 from alignment.noise.detection.temperature import (
   SMALLEST_PROB,
   sharpen,
@@ -41,9 +46,9 @@ def class_posterior(evidence: Evidence, rate: np.ndarray | float) -> np.ndarray:
   anything (`is_informative`), and where there is none, it is even: then one
   label leaves every row at `rate`, and none likelier wrong than right.
 
-  task_probs and prior are Dawid and Skene's, for rows with votes of a table in
-  which some row has two or more; the label at hand must be one of the votes or
-  made from them, for it is not counted again.
+  task_probs and prior are those of `crowd_of`, for rows with votes of a table
+  in which some row has two or more; the label at hand must be one of the votes
+  or made from them, for it is not counted again.
 
   Calibrated where flips strike at `rate` whatever the row, the model's log-odds
   are right up to one factor, and votes err independently given the class. If
@@ -59,7 +64,7 @@ def class_posterior(evidence: Evidence, rate: np.ndarray | float) -> np.ndarray:
     `[B, C]`, rows sum to 1.
 
   Raises:
-    ValueError: rate out of range.
+    ValueError: rate out of range, or votes that all name one class.
   """
   classes, label = evidence.num_classes, evidence.label
   rate = _checked_rate(rate, classes, len(evidence))
@@ -70,7 +75,7 @@ def class_posterior(evidence: Evidence, rate: np.ndarray | float) -> np.ndarray:
   if evidence.votes is not None:
     total = evidence.votes.counts.sum(axis=1)
     if total.max() >= 2:
-      fit = dawid_skene(evidence.votes)
+      fit = crowd_of(evidence.votes)
       of_votes = fit.task_probs / np.maximum(fit.prior, SMALLEST_PROB)
       likelihood = np.where(total[:, None] > 0, of_votes, likelihood)
   posterior = _normalised(_model_prior(evidence, rate) * likelihood)
@@ -78,6 +83,28 @@ def class_posterior(evidence: Evidence, rate: np.ndarray | float) -> np.ndarray:
     return posterior
   known = np.asarray(evidence.clean_label)[:, None]
   return np.where(known >= 0, known == np.arange(classes), posterior)
+
+
+def crowd_of(votes: VoteTable) -> CrowdFit:
+  """Dawid and Skene's model, or one skill for all where that says it better.
+
+  The one with the smaller AIC, 2·parameters − 2·log_likelihood, of
+  `dawid_skene`, C(C − 1) parameters a worker, and of `one_coin` with all
+  workers taken for one. Thousands of workers with a few votes each cannot be
+  told apart, and a model that tries errs more often than the majority.
+
+  Returns:
+    The fit; of one worker where they are taken for one.
+  """
+  alike = dataclasses.replace(
+    votes, worker=np.zeros(len(votes), np.int32), num_workers=1
+  )
+  together = one_coin(alike)
+  apart = dawid_skene(votes)
+  workers = len(np.unique(votes.worker))
+  extra = workers * votes.num_classes * (votes.num_classes - 1) - 1
+  gain = apart.log_likelihood - together.log_likelihood
+  return apart if gain > extra else together
 
 
 def is_informative(evidence: Evidence) -> bool:

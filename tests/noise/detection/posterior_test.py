@@ -8,8 +8,10 @@ from scipy import special
 
 from alignment.metrics.calibration import expected_calibration_error
 from alignment.noise.crowd.dawid_skene import dawid_skene
+from alignment.noise.crowd.table import VoteTable
 from alignment.noise.detection.posterior import (
   class_posterior,
+  crowd_of,
   flip_posterior,
   is_informative,
 )
@@ -52,6 +54,7 @@ def test_votes_are_calibrated_and_know_more():
 
 
 def test_votes_without_a_model_are_dawid_and_skenes():
+  """Twelve workers of 375 votes each are worth telling apart."""
   evidence, _ = voted(4)
   without = dataclasses.replace(evidence, probs=None)
   fit = dawid_skene(evidence.votes)
@@ -59,6 +62,28 @@ def test_votes_without_a_model_are_dawid_and_skenes():
   want = fit.task_probs / fit.prior
   want /= want.sum(axis=1, keepdims=True)
   np.testing.assert_allclose(class_posterior(without, 0.2), want, rtol=1e-6)
+
+
+def test_workers_of_few_votes_are_taken_for_one():
+  """400 workers of 11 votes, all right .8 of the time: 1 parameter, not 800."""
+  rng = np.random.default_rng(10)
+  truth = rng.integers(0, 2, 1500)
+  said = np.where(
+    rng.random((1500, 3)) < 0.8, truth[:, None], 1 - truth[:, None]
+  )
+  votes = VoteTable(
+    np.repeat(np.arange(1500), 3),
+    rng.integers(0, 400, 4500),
+    said.reshape(-1),
+    1500,
+    400,
+    2,
+  )
+  fit = crowd_of(votes)
+  assert fit.skill.shape == (1,)
+  # The standard error of the skill is about .008.
+  assert fit.skill[0] == pytest.approx(0.8, abs=0.03)
+  np.testing.assert_array_equal(fit.label, said.sum(axis=1) > 1.5)
 
 
 def test_it_is_too_sure_where_close_pairs_are_flipped_more():
