@@ -25,7 +25,7 @@ from alignment.noise.detection.loss_mixture import (
   beta_mixture,
   gaussian_mixture,
 )
-from alignment.noise.detection.margins import label_margin
+from alignment.noise.detection.margins import SMALLEST_PROB, label_margin
 from alignment.noise.evidence import Evidence
 
 Detector = Callable[[Evidence], np.ndarray]
@@ -38,7 +38,7 @@ SAME_ORDER = ('small_loss', 'margin', 'confidence_weighted_entropy')
 def small_loss(evidence: Evidence) -> np.ndarray:
   """−log probs[label]: what a loss, held out, would be."""
   own = confident.self_confidence(evidence.label, evidence.probs)
-  return -np.log(np.maximum(own, 1e-12))
+  return -np.log(np.maximum(own, SMALLEST_PROB))
 
 
 def margin(evidence: Evidence) -> np.ndarray:

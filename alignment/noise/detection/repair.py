@@ -124,7 +124,7 @@ def plan_repair(
     policy: key of `POLICIES`.
     ask_budget: ≥ 0, questions to humans.
     ask_value: `[B]`, higher is asked first; `value_of_asking` unless given.
-      Rows of value 0 or less are not asked about.
+      Rows of value 0 or less, or NaN, are not asked about.
     **settings: `margin` in [0, ½), `doubt` in [0, 1], if the policy has them.
 
   Raises:
@@ -145,6 +145,10 @@ def plan_repair(
   if ask_budget:
     if ask_value is None:
       ask_value = value_of_asking(evidence, doubtful)
+    if np.shape(ask_value) != (len(evidence),):
+      raise ValueError(
+        f'ask_value has shape {np.shape(ask_value)}, must be [B]'
+      )
     asked = _first_to_ask(ask_value, is_open, ask_budget, rng)
     ask_rank[asked] = np.arange(len(asked))
     action = np.where(ask_rank >= 0, 'ask', action)
@@ -228,7 +232,7 @@ def _first_to_ask(
   rng: np.random.Generator,
 ) -> np.ndarray:
   """The rows of largest value above 0, at most `budget`, most first."""
-  value = np.where(is_open, value, -np.inf)
+  value = np.where(is_open & ~np.isnan(value), value, -np.inf)
   order = np.lexsort((rng.random(len(value)), -value))
   return order[: min(budget, int(np.sum(value > 0)))]
 

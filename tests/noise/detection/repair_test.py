@@ -112,6 +112,15 @@ def test_the_most_doubtful_are_asked_first():
   )
 
 
+def test_an_order_of_ones_own():
+  value = np.array([1.0, 5.0, np.nan, 2.0, 0.0, -1.0, 3.0, 4.0, 9.0, 9.0])
+  repair = plan('keep', ask_budget=9, ask_value=value)
+  # The last row has no posterior, so nothing is done about it.
+  assert repair.ask_rank.tolist() == [5, 1, -1, 4, -1, -1, 3, 2, 0, -1]
+  with pytest.raises(ValueError, match='ask_value has shape'):
+    plan('keep', ask_budget=1, ask_value=value[:-1])
+
+
 def test_ties_are_broken_by_the_generator():
   ranks = [
     plan('keep', posterior=np.full(10, 0.3), ask_budget=4, seed=s).ask_rank
