@@ -129,7 +129,10 @@ class Config(common.Config):
 
 def run(config: Config) -> dict[str, Any]:
   """Audits one data set; writes report, cleaned file and rows."""
-  request = _request(config)
+  told = _teller()
+  # Before anything is written, so that a bad flag leaves no run behind.
+  subject = read_subject(_request(config))
+  told(f'{len(subject):,} rows read')
   state = _state(config.data)
   opened = common.open_run(config)
   if opened.is_finished and opened.result['state'] != state:
@@ -139,9 +142,6 @@ def run(config: Config) -> dict[str, Any]:
     )
   if common.is_finished(opened):
     return opened.result
-  told = _teller()
-  subject = read_subject(request)
-  told(f'{len(subject):,} rows read')
   findings = examine(
     subject,
     seed=config.seed,

@@ -52,6 +52,7 @@ class Annotators:
     skill_is: what `skill` means here.
     model: name of the annotator model; '' where there are no common rows.
     fit: of it, to all votes; None likewise.
+    mean_skill: P(a vote says the truth); None where votes are not signed.
     dependence: whether errors are independent; None where that is not tested.
     note: why nothing, or not more, is known.
   """
@@ -60,6 +61,7 @@ class Annotators:
   skill_is: str = ''
   model: str = ''
   fit: CrowdFit | None = None
+  mean_skill: Estimate | None = None
   dependence: Dependence | None = None
   note: str = ''
 
@@ -148,6 +150,7 @@ def _of_votes(
     skill_is='P(says the truth)',
     model=model,
     fit=found.fit,
+    mean_skill=found.mean,
     dependence=tested,
     note=note,
   )

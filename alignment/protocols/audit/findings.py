@@ -99,12 +99,12 @@ def examine(
   if reading is not None:
     evidence = dataclasses.replace(evidence, probs=reading.probs)
   told('texts read by a linear model, out of fold')
-  rates = find_rates(
-    subject, evidence, next(streams), assumed=assumed_flip_rate
-  )
-  told(f'{len(rates.estimates)} estimators asked')
   annotators = find_annotators(subject, evidence, next(streams))
   told('annotators compared')
+  rates = find_rates(
+    subject, evidence, annotators, next(streams), assumed=assumed_flip_rate
+  )
+  told(f'{len(rates.estimates)} estimators asked')
   suspicion = find_suspicion(subject, evidence, rates, annotators)
   plan = make_plan(
     subject,

@@ -21,6 +21,7 @@ from alignment.noise.estimation.heterogeneity import (
   heterogeneity_test,
 )
 from alignment.noise.evidence import Evidence
+from alignment.protocols.audit.annotators import Annotators
 from alignment.protocols.audit.baselines import (
   INDEPENDENT_REPEATS,
   repeated_evidence,
@@ -30,11 +31,23 @@ from alignment.protocols.audit.subject import Subject
 
 CALIBRATED = "The labellers' stated probabilities are calibrated."
 GIVEN = 'The rate is what the command assumed; the data had no say.'
-OF_VOTES = ('triplet', 'agreement', 'agreement_bounds', 'beta_mixture')
+OWN_RATES = (
+  'Annotators err independently given the truth, each at a rate of its own for '
+  'every row, below 1/2 on the whole.'
+)
+OF_VOTES = (
+  'annotators',
+  'triplet',
+  'agreement',
+  'agreement_bounds',
+  'beta_mixture',
+)
 """Estimators that speak of one vote, not of the label at hand."""
 OF_LABELS = ('anchors', 'repeated_rows', 'triangles', 'stated', 'assumed')
 """Estimators that speak of the label at hand; the best founded first."""
 FEWEST_ROWS = 30
+FEWEST_VOTES = 20
+"""Votes per annotator, on average, from which on each has a rate of its own."""
 ALPHA = 0.05
 
 
@@ -82,6 +95,7 @@ class Rates:
 def find_rates(
   subject: Subject,
   evidence: Evidence,
+  annotators: Annotators,
   rng: np.random.Generator,
   *,
   assumed: float | None = None,
@@ -91,11 +105,13 @@ def find_rates(
   Args:
     subject: what is audited.
     evidence: the subject's, with probabilities where there is a model.
+    annotators: who labels how well.
     rng: numpy generator.
     assumed: a flip rate of the labels at hand that the reader vouches for.
   """
   estimates = [
     *estimate_all(evidence, rng),
+    _of_annotators(subject, annotators),
     _repeated(subject),
     triangle_rate(subject),
     _stated(subject, np.arange(len(subject))),
@@ -115,7 +131,7 @@ def find_rates(
   )
   asked = of_votes or of_labels
   parts = {
-    name: _parts(subject, evidence, values, asked, rng)
+    name: _parts(subject, evidence, annotators, values, asked, rng)
     for name, values in subject.slices.items()
   }
   return Rates(
@@ -130,8 +146,8 @@ def find_rates(
 def _votes_order(test: HeterogeneityTest | None) -> tuple[str, ...]:
   """A common rate is not relied upon where it has been shown to be wrong."""
   if test is not None and (test.p_value or 1.0) < ALPHA:
-    return 'beta_mixture', 'triplet', 'agreement'
-  return 'triplet', 'agreement'
+    return 'annotators', 'beta_mixture', 'agreement'
+  return 'annotators', 'agreement'
 
 
 def _best(
@@ -140,6 +156,52 @@ def _best(
   """The first of these names that is a number."""
   found = {e.estimator: e for e in estimates if e.rate is not None}
   return next((found[name] for name in order if name in found), None)
+
+
+def _of_annotators(subject: Subject, annotators: Annotators) -> RateEstimate:
+  """1 − P(a vote says the truth) under the annotator model."""
+  name, votes = 'annotators', subject.evidence.votes
+  if annotators.mean_skill is None:
+    return refused(
+      name, OWN_RATES, 'votes are not signed, or no row has two of them'
+    )
+  mean = annotators.mean_skill
+  active = len(annotators.ranked)
+  if len(votes) < FEWEST_VOTES * active:
+    return refused(
+      name,
+      OWN_RATES,
+      f'{len(votes)} votes of {active} annotators are too few to give each a '
+      f'rate of its own; {FEWEST_VOTES} votes each would do',
+    )
+  return bounded(
+    name,
+    f'{OWN_RATES} ({annotators.model})',
+    1 - mean.value,
+    1 - mean.high,
+    1 - mean.low,
+    count=mean.count,
+    unit=subject.evidence.group_name,
+    chance=1 - 1 / subject.evidence.num_classes,
+  )
+
+
+def _votes_in_doubt(
+  evidence: Evidence, annotators: Annotators, rows: np.ndarray
+) -> RateEstimate:
+  """Mean P(a vote on these rows is wrong) under the model of all rows."""
+  votes = evidence.votes
+  mine = np.isin(votes.task, rows)
+  doubt = 1 - annotators.fit.task_probs[votes.task[mine], votes.label[mine]]
+  found = clustered_mean(doubt, evidence.group[votes.task[mine]])
+  return bounded(
+    'annotators',
+    f'{OWN_RATES} ({annotators.model})',
+    *found[:3],
+    count=found.count,
+    unit=evidence.group_name,
+    chance=1 - 1 / evidence.num_classes,
+  )
 
 
 def _repeated(subject: Subject) -> RateEstimate:
@@ -189,6 +251,7 @@ def _stated(subject: Subject, rows: np.ndarray) -> RateEstimate:
 def _parts(
   subject: Subject,
   evidence: Evidence,
+  annotators: Annotators,
   values: Sequence[str],
   asked: RateEstimate | None,
   rng: np.random.Generator,
@@ -207,7 +270,7 @@ def _parts(
         wrong, np.ones(len(rows)), evidence.group[rows]
       )
     if asked is not None:
-      rate = _ask(subject, evidence, asked.estimator, rows, rng)
+      rate = _ask(subject, evidence, annotators, asked.estimator, rows, rng)
     parts.append(
       Part(
         name=str(names[i]),
@@ -222,6 +285,7 @@ def _parts(
 def _ask(
   subject: Subject,
   evidence: Evidence,
+  annotators: Annotators,
   name: str,
   rows: np.ndarray,
   rng: np.random.Generator,
@@ -233,6 +297,8 @@ def _ask(
     return _stated(subject, rows)
   if name in ('assumed', 'repeated_rows', 'triangles'):
     return None
+  if name == 'annotators':
+    return _votes_in_doubt(evidence, annotators, rows)
   part = evidence.take(rows)
   if len(np.unique(part.group)) == 1:
     # Within one group its rows are what could have been drawn otherwise.
