@@ -25,6 +25,83 @@ MAIN = {
     ['--noise=gaussian', '--data=pairs.jsonl'],
     '--noise=gaussian: reads the margin of pairs',
   ),
+  'trigger': (['--noise=poisoned'], 'reads the has_trigger of pairs'),
+  'judge': (
+    ['--noise=ai_judge', '--data=pairs.jsonl'],
+    '--noise=ai_judge: reads the judge_margin of pairs',
+  ),
+  'noise_hyper': (
+    ['--noise_hyper=tau=1'],
+    "--noise_hyper=tau=1: --noise=exact_count does not use 'tau'; it takes",
+  ),
+  'noise_hyper_rate': (
+    ['--noise=gaussian', '--noise_hyper=scale=1'],
+    '--noise_hyper=scale=1: stands in the place of --flip_rate',
+  ),
+  'noise_hyper_range': (
+    ['--noise=teacher', '--noise_hyper=tie=-1'],
+    '--noise_hyper=tie=-1: tie=-1.0 must be >= 0',
+  ),
+  'noise_hyper_word': (
+    ['--noise=teacher', '--noise_hyper=tie'],
+    '--noise_hyper=tie: want name=number',
+  ),
+  'features': (
+    [
+      '--noise=feature_logistic',
+      '--noise_hyper=weights=1:2',
+      '--data=pairs.jsonl',
+    ],
+    'weights=(1.0, 2.0) must be one number or 1',
+  ),
+  'soft_label_without_ties': (
+    ['--loss=soft_label', '--noise=teacher', '--noise_hyper=skip=0.1'],
+    '--loss=soft_label: learns from how',
+  ),
+  'estimator': (
+    ['--estimate_flip_rate=guess'],
+    '--estimate_flip_rate=guess: must be one of anchors, agreement',
+  ),
+  'estimator_unused': (
+    ['--loss=dpo,ipo', '--estimate_flip_rate=agreement'],
+    '--estimate_flip_rate=agreement: none of --loss=dpo,ipo assumes',
+  ),
+  'estimator_and_smoothing': (
+    ['--estimate_flip_rate=agreement', '--label_smoothing=0.1'],
+    '--estimate_flip_rate=agreement: not used where --label_smoothing',
+  ),
+  'estimator_and_misassumed': (
+    ['--estimate_flip_rate=agreement', '--misassumed=0.1'],
+    '--misassumed=0.1: not used where --estimate_flip_rate',
+  ),
+  'estimator_refuses': (
+    ['--estimate_flip_rate=anchors'],
+    '--estimate_flip_rate=anchors: no row has a known true class; checking',
+  ),
+  'estimator_of_single_labels': (
+    ['--estimate_flip_rate=agreement', '--relabelled=0'],
+    '--estimate_flip_rate=agreement: no row has two votes; a second',
+  ),
+  'relabelled': (
+    ['--relabelled=0.1'],
+    '--relabelled=0.1: only used where --estimate_flip_rate names',
+  ),
+  'relabelled_range': (
+    ['--estimate_flip_rate=agreement', '--relabelled=1.1'],
+    '--relabelled=1.1: must be within [0, 1]',
+  ),
+  'relabels': (
+    ['--estimate_flip_rate=anchors', '--anchors=0.1', '--relabels=2'],
+    '--relabels=2: not used where no pair is --relabelled',
+  ),
+  'relabelled_data': (
+    [
+      '--data=pairs.jsonl',
+      '--estimate_flip_rate=agreement',
+      '--relabelled=0.1',
+    ],
+    '--relabelled=0.1: nobody can be asked again on --data',
+  ),
   'smoothing_half': (
     ['--label_smoothing=0.5'],
     '--label_smoothing=0.5: must be within [0, 0.5)',
