@@ -52,7 +52,9 @@ def confidence_weighted_entropy(evidence: Evidence) -> np.ndarray:
 
 def confident_learning(evidence: Evidence) -> np.ndarray:
   """How far another class exceeds its threshold beyond what the label does."""
-  return -confident.threshold_margin(evidence.label, evidence.probs)
+  # Infinite where no row has another label.
+  ahead = confident.threshold_margin(evidence.label, evidence.probs)
+  return -np.clip(ahead, -2.0, 2.0)
 
 
 def loss_mixture(evidence: Evidence) -> np.ndarray:

@@ -87,12 +87,11 @@ def prune_by_class(label: np.ndarray, probs: np.ndarray) -> np.ndarray:
   Source: Northcutt, Jiang and Chuang, Confident Learning, 2021,
   arXiv 1911.00068, section 3.2.
   """
-  errors = _prunable(label, probs)
+  errors = _errors(label, probs)
   marked = np.zeros(len(label), bool)
   for s in range(len(errors)):
     rows = np.flatnonzero(label == s)
-    count = min(int(errors[s].sum()), max(len(rows) - 1, 0))
-    marked[_largest(-probs[rows, s], rows, count)] = True
+    marked[_largest(-probs[rows, s], rows, errors[s].sum())] = True
   return marked & predicted_neq_given(label, probs)
 
 
@@ -101,7 +100,7 @@ def prune_by_noise_rate(label: np.ndarray, probs: np.ndarray) -> np.ndarray:
 
   Args, returns and source as `prune_by_class`.
   """
-  errors = _prunable(label, probs)
+  errors = _errors(label, probs)
   marked = np.zeros(len(label), bool)
   for s, y in zip(*np.nonzero(errors), strict=True):
     rows = np.flatnonzero(label == s)
@@ -163,12 +162,11 @@ FILTERS: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 """name -> (label, probs) -> `[B]` bool, True where the label looks wrong."""
 
 
-def _prunable(label: np.ndarray, probs: np.ndarray) -> np.ndarray:
-  """`[C, C]` whole counts of errors, each short of the rows of its label."""
+def _errors(label: np.ndarray, probs: np.ndarray) -> np.ndarray:
+  """`[C, C]` whole counts of rows labelled s and of true class y ≠ s."""
   joint = whole_counts(calibrated_joint(label, probs))
   np.fill_diagonal(joint, 0)
-  rows = np.bincount(label, minlength=len(joint))
-  return np.minimum(joint, np.maximum(rows - 1, 0)[:, None])
+  return joint
 
 
 def _best_other(label: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -178,5 +176,9 @@ def _best_other(label: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _largest(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-  """The rows of the `count` largest values, the earlier of equal ones first."""
+  """The rows of the `count` largest values, but never all of them.
+
+  The earlier of equal values comes first.
+  """
+  count = min(count, max(len(rows) - 1, 0))
   return rows[np.argsort(-values, kind='stable')[:count]]

@@ -63,11 +63,10 @@ def crowdlab(votes: VoteTable, probs: np.ndarray) -> CrowdLab:
   then to the rarer, then to the first: never to chance.
   """
   probs = _checked(votes, probs)
-  first = _weigh(votes, probs, _majority(votes, probs))
-  # A tie of the posterior stays with the majority, which broke it before.
   majority = _majority(votes, probs)
-  rows = np.arange(votes.num_tasks)
-  is_best = first.posterior[rows, majority] >= first.posterior.max(axis=1)
+  first = _weigh(votes, probs, majority)
+  # A tie of the posterior stays with the majority, which broke it before.
+  is_best = first.quality >= first.posterior.max(axis=1)
   consensus = np.where(is_best, majority, first.posterior.argmax(axis=1))
   return _weigh(votes, probs, consensus)
 

@@ -96,3 +96,14 @@ def test_votes_of_unvoted_rows_say_nothing(world):
     for b in range(5, 2000)
   ]
   np.testing.assert_allclose(found[5:], against)
+
+
+def test_scores_stay_finite_at_the_edges(world):
+  """One label for all, and a model that is certain, rightly or not."""
+  evidence, _ = world
+  sure = np.eye(2)[np.arange(2000) % 2]
+  one = dataclasses.replace(
+    evidence, label=np.zeros(2000, np.int32), probs=sure
+  )
+  for name, detect in DETECTORS.items():
+    assert np.all(np.isfinite(detect(one))), name

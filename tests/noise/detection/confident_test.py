@@ -90,3 +90,21 @@ def test_equal_scores_are_counted_out_exactly():
   errors = whole_counts(calibrated_joint(label, probs))[0, 1]
   assert 0 < errors <= 20
   assert confident.prune_by_class(label, probs).sum() == errors
+
+
+def test_a_class_is_never_emptied():
+  """The joint says that both rows of class 0 err, one to each other class."""
+  label = np.array([0, 0, 1, 1, 2, 2])
+  probs = np.array(
+    [
+      [0.2, 0.7, 0.1],
+      [0.2, 0.1, 0.7],
+      [0.1, 0.6, 0.3],
+      [0.1, 0.6, 0.3],
+      [0.1, 0.3, 0.6],
+      [0.1, 0.3, 0.6],
+    ]
+  )
+  errors = whole_counts(calibrated_joint(label, probs))[0]
+  assert errors.tolist() == [0, 1, 1]
+  assert confident.prune_by_class(label, probs).tolist() == [True] + 5 * [False]
