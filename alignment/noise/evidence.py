@@ -30,6 +30,9 @@ class Evidence:
     votes: all votes, `task` is the row; None where there is one label a row.
     clean_label: `[B]` int32, the true class where it is known, −1 elsewhere:
       anchors, or a whole gold standard.
+    clean_margin: `[B]` float64, the log-odds that the true class is 1 and not
+      0, by a law stated from outside (a gold reward and its link); never by a
+      model trained on these labels, whose margins have the noise in them.
 
   Raises:
     ValueError: a shape or range above is violated.
@@ -45,6 +48,7 @@ class Evidence:
   annotator_id: np.ndarray | None = None
   votes: VoteTable | None = None
   clean_label: np.ndarray | None = None
+  clean_margin: np.ndarray | None = None
 
   def __post_init__(self):
     size, classes = len(self.label), self.num_classes
@@ -57,6 +61,7 @@ class Evidence:
       'features': (size, len(self.feature_names)),
       'annotator_id': (size,),
       'clean_label': (size,),
+      'clean_margin': (size,),
     }
     for name, shape in shapes.items():
       value = getattr(self, name)
@@ -102,6 +107,7 @@ _PER_ROW = (
   'features',
   'annotator_id',
   'clean_label',
+  'clean_margin',
 )
 
 

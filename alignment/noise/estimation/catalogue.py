@@ -15,7 +15,15 @@ from alignment.noise.estimation.anchors import (
   single_label_bounds,
   surest_rows_rate,
 )
+from alignment.noise.estimation.confident import confident_joint_rate
 from alignment.noise.estimation.estimate import RateEstimate
+from alignment.noise.estimation.forward import (
+  forward_features_rate,
+  forward_rate,
+)
+from alignment.noise.estimation.heterogeneity import beta_mixture_rate
+from alignment.noise.estimation.mixtures import mirror_mixture_rate
+from alignment.noise.estimation.triplet import triplet_rate
 from alignment.noise.evidence import Evidence
 
 Estimator = Callable[[Evidence, np.random.Generator], RateEstimate]
@@ -24,6 +32,12 @@ ESTIMATORS: Mapping[str, Estimator] = {
   'anchors': anchor_rate,
   'agreement': agreement_rate,
   'agreement_bounds': agreement_bounds,
+  'beta_mixture': beta_mixture_rate,
+  'triplet': triplet_rate,
+  'forward': forward_rate,
+  'forward_features': forward_features_rate,
+  'confident_joint': confident_joint_rate,
+  'mirror_mixture': mirror_mixture_rate,
   'surest_rows': surest_rows_rate,
   'single_labels': single_label_bounds,
 }

@@ -7,6 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from scipy import optimize, special, stats
 
+from alignment.noise.estimation.estimate import RateEstimate, bounded
+from alignment.noise.evidence import Evidence
+
 FARTHEST = -1e9
 
 
@@ -84,3 +87,36 @@ def count_groups(group: np.ndarray) -> int | None:
   """Number of groups; None where every row is its own."""
   size = len(np.unique(group))
   return None if size == len(group) else size
+
+
+def estimate_with_profile(
+  name: str,
+  assumption: str,
+  evidence: Evidence,
+  profile: Callable[[float], float],
+  rate: float,
+  scores: np.ndarray,
+  *,
+  upper: float,
+) -> RateEstimate:
+  """A rate with its profile-likelihood interval over [0, upper].
+
+  Args:
+    name, assumption: of the estimate.
+    evidence: whose groups of rows are drawn.
+    profile, scores: as in `profile_interval` and `score_design_effect`.
+    rate: where `profile` is largest.
+    upper: the largest rate that is considered.
+  """
+  num_groups = count_groups(evidence.group)
+  count, unit = num_groups or len(evidence), evidence.group_name
+  if count == 1:
+    return bounded(name, assumption, rate, None, None, count=1, unit=unit)
+  low, high = profile_interval(
+    profile,
+    rate,
+    (0.0, upper),
+    design_effect=score_design_effect(scores, evidence.group),
+    num_groups=num_groups,
+  )
+  return bounded(name, assumption, rate, low, high, count=count, unit=unit)

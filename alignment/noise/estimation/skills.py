@@ -39,9 +39,9 @@ class Products:
 
   @property
   def is_weak(self) -> bool:
-    """Whether a product is less than two standard errors above 0."""
+    """Whether a product is less than one standard error above 0."""
     error = np.sqrt(np.diagonal(self.covariance))
-    return bool(np.any(self.mean < 2 * error))
+    return bool(np.any(self.mean < error))
 
 
 def fit_skills(products: Products) -> tuple[np.ndarray, float]:
