@@ -303,8 +303,7 @@ def describe(
   return report.Setup(
     title=f'Pointwise methods under label noise: {config.data or "BALLOT"}',
     facts=facts,
-    noises=config.noise,
-    flip_rates=config.flip_rate,
+    settings=[(n, rate) for n in config.noise for rate in config.flip_rate],
     arms=arms,
     floors=[report.floor(w) for w in worlds],
     groups=world.test.group if config.data else None,

@@ -35,7 +35,7 @@ def test_the_transition_of_an_easy_task_is_found(estimator):
   part = _easy()
   truth = pair_flip_matrix(3, 0.3)
   noisy = np.array([RNG.choice(3, p=truth[y]) for y in part.label])
-  plan = Plan(0, 200, 2, 100, (5e-2,), estimator)
+  plan = Plan(0, 200, 2, 750, (3e-2,), estimator)
   found = estimate_transition(part, noisy, 3, 0, plan)
   np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-6)
   # 500 rows per class: a share of .3 is known to ±.04 (two deviations); the
