@@ -97,7 +97,7 @@ def fit_linear(
     first = np.zeros(shape) if start is None else np.asarray(start, np.float64)
     if not np.isfinite(objective(first.reshape(-1))[0]):
       raise ValueError('loss is not finite at the start of the fit')
-    with _one_blas_thread():
+    with one_blas_thread():
       found = optimize.minimize(
         objective,
         first.reshape(-1),
@@ -126,7 +126,7 @@ def _blas_threads():
   return threadpoolctl.ThreadpoolController() if threadpoolctl else None
 
 
-def _one_blas_thread() -> contextlib.AbstractContextManager:
+def one_blas_thread() -> contextlib.AbstractContextManager:
   """Keeps BLAS to one thread: on vectors this short its threads wait for each
   other, and where another program wants the cores a fit takes 40 times as long.
   """

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from alignment.protocols.arena import Measured
 from alignment.protocols.reward.arms import Arm
-from alignment.protocols.reward.fitting import Fitted, Task, fit_arm
+from alignment.protocols.reward.fitting import Task, fit_arm
 
 Cell = dict[str, Any]
 
@@ -23,36 +24,46 @@ def cells_of(
     with_pairs: keep the agreement of every test pair, for clustered intervals.
 
   Returns:
-    One cell per arm whose estimate, if it needs one, was not refused.
+    One cell per arm whose estimate, if it needs one, was not refused; and one
+    of role `oracle` where the gold reward is known.
   """
-  cells = []
+  world, cells = task.world, []
   for arm in arms:
     fitted = fit_arm(arm, task)
-    if fitted is not None:
-      cells.append(_cell(arm, fitted, task, flip_rate, with_pairs))
+    if fitted is None:
+      continue
+    rewards = fitted.rewards(world.test.rewards)
+    assumed = arm.assumed
+    if arm.treatment == 'estimated':
+      assumed = task.estimate.rate
+    cell = _cell(arm, world.measure(rewards), world.seed, flip_rate, assumed)
+    cell['selected'] |= {'l2': fitted.l2, 'noisy_nll': fitted.noisy_nll}
+    cells.append(cell)
+  if world.oracle:
+    gold = Arm('gold reward', role='oracle')
+    cells.append(_cell(gold, world.oracle, world.seed, flip_rate, None))
+  if not with_pairs:
+    for cell in cells:
+      del cell['selected']['correct']
   return cells
 
 
 def _cell(
-  arm: Arm, fitted: Fitted, task: Task, flip_rate: float, with_pairs: bool
+  arm: Arm,
+  measured: Measured,
+  seed: int,
+  flip_rate: float,
+  assumed: float | None,
 ) -> Cell:
-  world = task.world
-  measured = world.measure(fitted.rewards(world.test.rewards))
-  selected = {
-    'summary': dict(measured.summary),
-    'curves': dict(measured.curves),
-    'l2': fitted.l2,
-    'noisy_nll': fitted.noisy_nll,
-  }
-  if with_pairs:
-    selected['correct'] = measured.correct.tolist()
   return {
-    'seed': world.seed,
+    'seed': seed,
     'flip_rate': flip_rate,
     'name': arm.name,
     'role': arm.role,
-    'assumed': task.estimate.rate
-    if arm.treatment == 'estimated'
-    else arm.assumed,
-    'selected': selected,
+    'assumed': assumed,
+    'selected': {
+      'summary': dict(measured.summary),
+      'curves': dict(measured.curves),
+      'correct': measured.correct.tolist(),
+    },
   }

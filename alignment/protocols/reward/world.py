@@ -105,7 +105,7 @@ def noisy_labels(
     part -> `[n]` bool, True where the first is labelled better.
 
   Raises:
-    ValueError: as `corrupt`, or noise that ties or skips pairs.
+    ValueError: as `corrupt`.
   """
   key = jax.random.fold_in(jax.random.key(world.seed), 0x11)
   found = {}
@@ -118,9 +118,5 @@ def noisy_labels(
       part.known,
       flip_rate=flip_rate,
     )
-    if noisy.label_prob is not None or noisy.weight is not None:
-      raise ValueError(
-        f'--noise={noise}: ties or skips pairs, which these losses do not take'
-      )
     found[name] = np.asarray(noisy.label)
   return found
