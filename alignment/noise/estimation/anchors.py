@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from alignment.metrics.intervals import Estimate
+from alignment.metrics.intervals import Estimate, wilson
 from alignment.metrics.shares import clopper_pearson, clustered_wilson
+from alignment.noise.estimation.agreement import two_classes_refusal
 from alignment.noise.estimation.estimate import (
   RateEstimate,
   bounded,
@@ -57,12 +58,28 @@ def surest_rows_rate(
   model saw none of their labels, so choosing them leaves their flips alone. It
   is the anchor-point estimate (the smallest probability of a class over all
   rows) with the label counted instead of the model's probability believed, so
-  calibration is not needed, certainty is.
+  calibration is not needed, certainty is. Wilson's interval, over groups where
+  there are any.
 
   Source: Liu and Tao, Classification with noisy labels by importance
   reweighting, 2014, 1411.7718 (anchor points).
   """
-  return _surest(evidence, 'surest_rows', SUREST)
+  name, unit = 'surest_rows', evidence.group_name
+  why = _model_refusal(evidence)
+  if why:
+    return refused(name, SUREST, why)
+  against, group = _surest(evidence)
+  found = clustered_wilson(against, np.ones(len(against)), group)
+  if len(np.unique(group)) == len(group):
+    found = wilson(int(against.sum()), len(against))
+  return bounded(
+    name,
+    SUREST,
+    *found[:3],
+    count=found.count,
+    unit=unit,
+    chance=1 - 1 / evidence.num_classes,
+  )
 
 
 def single_label_bounds(
@@ -75,16 +92,18 @@ def single_label_bounds(
   on the rows of which it is surest bounds ε from above. Nothing bounds it from
   below: flips and preference that is stochastic look alike in single labels.
   """
-  found = _surest(evidence, 'single_labels', SINGLE)
-  if found.is_refused:
-    return found
+  name, unit = 'single_labels', evidence.group_name
+  why = _model_refusal(evidence) or two_classes_refusal(evidence)
+  if why:
+    return refused(name, SINGLE, why)
+  found = share(*_surest(evidence))
   return RateEstimate(
-    estimator=found.estimator,
+    estimator=name,
     assumption=SINGLE,
     low=0.0,
-    high=min(0.5, found.high),
+    high=0.5 if found.high is None else min(0.5, found.high),
     count=found.count,
-    unit=found.unit,
+    unit=unit,
     flags=('identified set',),
   )
 
@@ -96,32 +115,21 @@ def share(wrong: np.ndarray, group: np.ndarray) -> Estimate:
   return clustered_wilson(wrong, np.ones(len(wrong)), group)
 
 
-def _surest(evidence: Evidence, name: str, assumption: str) -> RateEstimate:
-  if evidence.probs is None or len(evidence) < SUREST_ROWS:
-    return refused(
-      name,
-      assumption,
-      f'needs {SUREST_ROWS} rows with probabilities of a model that saw no row '
-      'of their group; a second vote on some rows or known true classes would '
-      'give a number without a model',
-    )
+def _surest(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
+  """Whether the label is against the model on its surest rows; their groups."""
   surest = np.max(evidence.probs, axis=1)
   size = max(SUREST_ROWS, int(SUREST_SHARE * len(surest)))
   # A stable order of the rows, so that ties go the same way every time.
   rows = np.argsort(-surest, kind='stable')[:size]
   against = evidence.label[rows] != np.argmax(evidence.probs[rows], axis=1)
-  found = share(against, evidence.group[rows])
-  if found.low is None:
-    return refused(
-      name,
-      assumption,
-      f'the surest rows are all of one group ({evidence.group_name})',
-    )
-  return bounded(
-    name,
-    assumption,
-    *found[:3],
-    count=found.count,
-    unit=evidence.group_name,
-    chance=1 - 1 / evidence.num_classes,
+  return against, evidence.group[rows]
+
+
+def _model_refusal(evidence: Evidence) -> str:
+  if evidence.probs is not None and len(evidence) >= SUREST_ROWS:
+    return ''
+  return (
+    f'needs {SUREST_ROWS} rows with probabilities of a model that saw no row '
+    'of their group; a second vote on some rows or known true classes would '
+    'give a number without a model'
   )

@@ -15,7 +15,7 @@ from scipy import special
 
 # Outweighs any distance of interest, yet leaves the normal equations solvable.
 _HOLD, _STEPS = 1e3, 40
-_GRID, _ROUNDS = 12, 3
+_GRID, _ROUNDS = 8, 3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,10 +38,9 @@ class Products:
     return int(self.second.max()) + 1
 
   @property
-  def is_weak(self) -> bool:
-    """Whether a product is less than one standard error above 0."""
-    error = np.sqrt(np.diagonal(self.covariance))
-    return bool(np.any(self.mean < error))
+  def signal(self) -> float:
+    """The smallest product, in units of its standard error."""
+    return float(np.min(self.mean / np.sqrt(np.diagonal(self.covariance))))
 
 
 def fit_skills(products: Products) -> tuple[np.ndarray, float]:
@@ -69,13 +68,15 @@ def mean_skill_interval(
   value = float(weight @ skills)
 
   def profile(means: np.ndarray) -> np.ndarray:
-    scaled = skills * (means / max(value, 1e-3))[:, None]
-    level = np.repeat(means[:, None], len(skills), axis=1)
-    starts = np.concatenate([scaled, level])
+    starts = [skills * (means / max(value, 1e-3))[:, None]]
+    if products.signal < 4:
+      # Skills from weak products may lie in a corner, far from those of the
+      # profile.
+      starts.append(np.repeat(means[:, None], len(skills), axis=1))
     _, distance = _minimise(
-      products, starts, weight, np.concatenate([means, means])
+      products, np.concatenate(starts), weight, np.tile(means, len(starts))
     )
-    return distance.reshape(2, -1).min(axis=0) - least
+    return distance.reshape(len(starts), -1).min(axis=0) - least
 
   def end(far: float) -> float:
     near = value

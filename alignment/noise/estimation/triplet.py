@@ -187,7 +187,8 @@ def _panel_or_refusal(evidence: Evidence) -> Panel | RateEstimate:
 
 def _rate(panel: Panel, weight: np.ndarray, unit: str) -> RateEstimate:
   usual = stats.chi2.ppf(0.95, 1)
-  limit = _WEAK_LIMIT if panel.products.is_weak else usual
+  is_weak = panel.products.signal < 1
+  limit = _WEAK_LIMIT if is_weak else usual
   if panel.num_groups is not None:
     limit *= stats.t.ppf(0.975, panel.num_groups - 1) ** 2 / usual
   skill, low, high = mean_skill_interval(panel.products, weight, limit)
@@ -195,7 +196,7 @@ def _rate(panel: Panel, weight: np.ndarray, unit: str) -> RateEstimate:
   flags = ()
   if p_value is not None and p_value < 0.01:
     flags = (f'{CORRELATED}: p = {p_value:.2g}',)
-  if panel.products.is_weak:
+  if is_weak:
     flags = (*flags, 'two annotators agree hardly more than by chance')
   agree_always = np.all(panel.products.mean == 1)
   return bounded(
