@@ -122,7 +122,7 @@ def tune(
   step = compiled_step(arena.model, contestant.loss, contestant.aggregate, mesh)
   order = labelled_order(contestant, arena, labels)
   scores = _scorer(contestant, arena, labels)
-  fresh = functools.partial(_fresh, arena.start, mesh=mesh)
+  fresh = functools.partial(fresh_state, arena.start, mesh=mesh)
   progress = checkpoints and checkpoints.resume(fresh(grid.learning_rates[0]))
   progress = progress or Progress(0, fresh(grid.learning_rates[0]), [], {})
   curve, kept = progress.curve, progress.kept
@@ -214,7 +214,7 @@ def opening_loss(
     arena.order[0],
     label_smoothing=np.full(len(arena.train.pairs), contestant.assumed or 0.0),
   )
-  state = _fresh(arena.start, 1e-3, mesh)
+  state = fresh_state(arena.start, 1e-3, mesh)
   _, metrics = step(
     state, _frozen(contestant), batch, jax.random.key(arena.seed)
   )
@@ -353,9 +353,10 @@ def _optimizer() -> optax.GradientTransformation:
   return make_optimizer(max_grad_norm=1.0)
 
 
-def _fresh(
+def fresh_state(
   params: PyTree, learning_rate: float, mesh: Mesh | None = None
 ) -> TrainState:
+  """The state that `compiled_step` starts from, at a constant rate."""
   state = init_state(params, _optimizer())
   state = state.replace(
     opt_state=set_learning_rate(state.opt_state, learning_rate)
