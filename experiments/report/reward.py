@@ -36,7 +36,7 @@ class Setup:
     title: what was measured, on what.
     facts: sentences that a reader of the tables needs.
     flip_rates: injected, in the order of the tables.
-    rows: of every seed: estimates, rules, clusters, sizes, what was dropped.
+    rows: of every seed and rate: estimate, rules, clusters, sizes, dropped.
     source: real preferences; None on the embedded task.
   """
 
@@ -60,9 +60,8 @@ class Setup:
 
 
 def leader(cells: Sequence[Cell]) -> str:
-  """The best arm of a seed at its highest flip rate, beside the baseline."""
-  rate = max(cell['flip_rate'] for cell in cells)
-  here = [c for c in cells if c['flip_rate'] == rate and c['role'] == 'arm']
+  """The best arm of one seed at one flip rate, beside the baseline."""
+  here = [cell for cell in cells if cell['role'] == 'arm']
   summary = here[0]['selected']['summary']
   metric = _PICKED if _PICKED in summary else 'agreement'
   best = max(here, key=lambda c: c['selected']['summary'][metric])
@@ -141,7 +140,7 @@ def _exact() -> str:
 
 
 def _real(setup: Setup) -> list[str]:
-  source, rows = setup.source, setup.rows
+  source, rows = setup.source, _by_seed(setup)
   train, validation, test = np.mean([row['sizes'] for row in rows], axis=0)
   noise = (
     'With one label per pair the noise that is there already is **not '
@@ -169,7 +168,7 @@ def _real(setup: Setup) -> list[str]:
 
 def _beside(setup: Setup) -> str:
   """Rules that read no words, each where every seed chose it."""
-  rows, seen = setup.rows, []
+  rows, seen = _by_seed(setup), []
   clusters = np.concatenate([row['clusters'] for row in rows])
   lengths = [
     next(v for k, v in row['rules'].items() if k.startswith('length'))
@@ -183,6 +182,12 @@ def _beside(setup: Setup) -> str:
       found = clustered_mean(np.concatenate(values), clusters)
     seen.append([name, estimate(found)])
   return '## Beside the arms\n\n' + table(['rule', 'agreement'], seen)
+
+
+def _by_seed(setup: Setup) -> list[Mapping[str, Any]]:
+  """One row per seed: what does not depend on the flip rate."""
+  first = setup.flip_rates[0]
+  return [row for row in setup.rows if row['flip_rate'] == first]
 
 
 def _names(cells: Sequence[Cell]) -> list[str]:
@@ -257,13 +262,8 @@ def _penalties(rows: Sequence[Cell]) -> str:
 
 def _estimates(setup: Setup, rate: float) -> str:
   """What the estimator said at this rate, over seeds."""
-  found = [
-    one
-    for row in setup.rows
-    for one in row['estimates']
-    if one['flip_rate'] == rate
-  ]
-  if not found:
+  found = [r['estimate'] for r in setup.rows if r['flip_rate'] == rate]
+  if None in found:
     return ''
   given = [one['rate'] for one in found if one['rate'] is not None]
   refusals = [one['refusal'] for one in found if one['refusal']]

@@ -106,14 +106,14 @@ def test_a_finished_run_is_shown_and_an_interrupted_one_resumed(done, tmp_path):
   folder, result, _ = done
   again, printed = run(folder)
   assert again == result and 'nothing was repeated' in printed
-  # One seed of the two is there already: it is not fitted again.
+  # Three of the four cells are there already: they are not fitted again.
   (tmp_path / 'eval').mkdir()
   (tmp_path / 'config.json').write_text((folder / 'config.json').read_text())
-  first = (folder / 'eval' / 'seeds.jsonl').read_text().splitlines()[0]
-  (tmp_path / 'eval' / 'seeds.jsonl').write_text(first + '\n')
+  there = (folder / 'eval' / 'done.jsonl').read_text().splitlines()[:3]
+  (tmp_path / 'eval' / 'done.jsonl').write_text('\n'.join(there) + '\n')
   resumed, printed = run(tmp_path)
   assert resumed == result
-  assert '[2/2]' in printed and '[1/2]' not in printed
+  assert '[4/4]' in printed and '[3/4]' not in printed
 
 
 @pytest.mark.parametrize('kind, seeds', [('votes', 2), ('labels', 1)])
