@@ -164,6 +164,7 @@ def per_task(
   num_tasks: int,
   columns: Columns,
   field: str,
+  unit: str = 'task',
 ) -> list[str | None]:
   """What a column says of every task: the same on all of its rows.
 
@@ -176,9 +177,9 @@ def per_task(
       continue
     if said[i] is not None:
       raise DataError(
-        f'is {value!r:.40}, yet an earlier row of the same task says '
+        f'is {value!r:.40}, yet an earlier row of the same {unit} says '
         f'{said[i]!r:.40}',
-        'Give all rows of a task the same value, or the tasks different names',
+        f'Give all rows of a {unit} the same value, or {unit}s different names',
         columns.path,
         columns.lines[row],
         field,

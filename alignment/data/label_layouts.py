@@ -67,6 +67,7 @@ class Answers:
   gold: list[str | None]
   group: list[str | None]
   at_hand: list[str | None]
+  worker_group: dict[str, str] = dataclasses.field(default_factory=dict)
   is_long: bool = True
   is_left: np.ndarray | None = None
 
@@ -139,6 +140,7 @@ def _wide(columns: Columns, naming: Naming) -> Answers:
 
 def _long(columns: Columns, naming: Naming) -> Answers:
   task, tasks = label_answers.ids_of(_filled(columns, naming.task))
+  workers = _filled(columns, naming.worker)
   _, place = np.unique(task, return_index=True)
   label = column_of(naming, 'label')
   if not naming.text and not naming.pair and 'text' in columns.values:
@@ -147,7 +149,7 @@ def _long(columns: Columns, naming: Naming) -> Answers:
     tasks=tasks,
     place=place,
     task=task,
-    worker=_filled(columns, naming.worker),
+    worker=workers,
     label=label_answers.cells(columns, label, naming.ties),
     row=np.arange(len(columns)),
     field=label,
@@ -155,6 +157,7 @@ def _long(columns: Columns, naming: Naming) -> Answers:
     gold=_of_tasks(columns, naming, 'gold', task, len(tasks)),
     group=_of_tasks(columns, naming, 'group', task, len(tasks)),
     at_hand=[None] * len(tasks),
+    worker_group=_worker_groups(columns, workers),
   )
 
 
@@ -164,6 +167,7 @@ def _comparisons(columns: Columns, naming: Naming) -> Answers:
       f'classes={naming.classes}: a comparison names its left or right'
     )
   left, right = (_filled(columns, n) for n in (naming.left, naming.right))
+  workers = _filled(columns, naming.worker)
   prompts = _joined(columns, naming.text, range(len(columns)))
   # The two come in either order; sorted, a pair is one task.
   is_left = np.array([a <= b for a, b in zip(left, right, strict=True)])
@@ -194,7 +198,7 @@ def _comparisons(columns: Columns, naming: Naming) -> Answers:
     tasks=tasks,
     place=place,
     task=task,
-    worker=_filled(columns, naming.worker),
+    worker=workers,
     label=sided(label_answers.cells(columns, label, naming.ties)),
     row=np.arange(len(columns)),
     field=label,
@@ -205,8 +209,28 @@ def _comparisons(columns: Columns, naming: Naming) -> Answers:
     gold=golds,
     group=_of_tasks(columns, naming, 'group', task, len(tasks)),
     at_hand=[None] * len(tasks),
+    worker_group=_worker_groups(columns, workers),
     is_left=np.where(is_left, 1, -1),
   )
+
+
+def _worker_groups(columns: Columns, workers: Sequence[str]) -> dict[str, str]:
+  """worker -> what it belongs to; the column `worker_group` is optional.
+
+  Raises:
+    DataError: a worker of two groups.
+  """
+  field = 'worker_group'
+  if field not in columns.values:
+    return {}
+  ids, names = label_answers.ids_of(workers)
+  cells = label_answers.cells(columns, field)
+  groups = label_answers.per_task(
+    cells, ids, len(names), columns, field, 'worker'
+  )
+  return {
+    name: group or name for name, group in zip(names, groups, strict=True)
+  }
 
 
 def _of_tasks(

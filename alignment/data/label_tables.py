@@ -45,6 +45,8 @@ class LabelTable:
     texts: I tuples: (text,), or (prompt, first, second) where labels compare
       two texts and class 0 says that the first is better.
     is_pairs: whether they do.
+    worker_group: what each worker belongs to, such as a judge model; () where
+      nothing says so.
     is_long: a row of the file is a vote, not a task.
     is_left: `[V]`, +1 where the first text of the vote's task was shown first
       (on the left), −1 where second, 0 unknown.
@@ -65,6 +67,7 @@ class LabelTable:
   group: tuple[str, ...]
   texts: tuple[tuple[str, ...], ...]
   is_pairs: bool
+  worker_group: tuple[str, ...]
   is_long: bool
   is_left: np.ndarray
   report: Report
@@ -104,7 +107,8 @@ def read_table(
   """Reads a table of labels from CSV, JSONL or Parquet.
 
   - wide: `naming.votes` or `naming.label` name columns, a row is a task;
-  - long: columns task, worker, label, and gold, group, text if there are any;
+  - long: columns task, worker, label, and gold, group, text and worker_group
+    if there are any;
   - comparisons: columns worker, left, right, label, where the label repeats
     the better one of left and right (or says `left` or `right`). A task is a
     pair in either order; `prompt` and texts are columns `naming.text` and
@@ -250,6 +254,9 @@ def _assemble(
     group=tuple(answers.group[i] or answers.tasks[i] for i in kept),
     texts=tuple(answers.texts[i] for i in kept),
     is_pairs=is_pairs,
+    worker_group=tuple(answers.worker_group[w] for w in workers)
+    if answers.worker_group
+    else (),
     is_long=answers.is_long,
     is_left=np.zeros(len(valid)) if is_left is None else is_left[valid],
     report=report,

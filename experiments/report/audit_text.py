@@ -72,6 +72,10 @@ def flips(findings: Findings, num_shown: int) -> list[str]:
     order = order[known[order] < 0]
     if not len(order):
       return ['The true class of every row is known.']
+  tied = int(np.sum(subject.is_tie))
+  if tied:
+    head += f' {tied} rows whose votes tie are left out here.'
+    order = order[~subject.is_tie[order]]
   items = []
   for place, i in enumerate(order[:num_shown]):
     y = int(evidence.label[i])
@@ -119,11 +123,15 @@ def _verdict_on_votes(findings: Findings) -> list[str]:
     f'{estimate(as_estimate(found))} ({found.estimator}), if this holds: '
     f'{_lowered(found.assumption)}'
   ]
-  if test is not None and test.p_value is not None and test.p_value < 0.05:
-    equal = next(e for e in rates.estimates if e.estimator == 'agreement')
+  if rates.rows_differ:
+    bounds = next(
+      e for e in rates.estimates if e.estimator == 'agreement_bounds'
+    )
     sentences.append(
-      f'Rates of rows differ (p = {test.p_value:.1g}), so the one rate that '
-      f'agreement gives, {number(equal.rate)}, is a lower bound.'
+      f'It does not: rates of rows differ (p = {test.p_value:.1g}), so one '
+      'rate for all is a lower bound. Whatever the rates of rows, with none '
+      f'above 1/2, the mean lies between {number(bounds.low)} and '
+      f'{number(bounds.high)}.'
     )
   wrong = findings.suspicion.wrong(evidence.label)
   if not np.all(np.isnan(wrong)):
@@ -157,11 +165,17 @@ def _verdict_on_nothing(rates: Rates) -> list[str]:
 
 def _verdict_on_annotators(findings: Findings) -> list[str]:
   found = findings.annotators
-  bad = [a for a in found.ranked if 'at or below chance' in a.flags]
+  judged = [
+    a
+    for a in found.ranked
+    if not any(flag.startswith('fewer than') for flag in a.flags)
+  ]
+  bad = [a for a in judged if 'at or below chance' in a.flags]
   sentences = []
   if bad:
     sentences.append(
-      f'{len(bad)} of {len(found.ranked)} annotators are at or below chance.'
+      f'{len(bad)} of {len(judged)} annotators with votes enough are at or '
+      'below chance.'
     )
   tested = found.dependence
   if tested is not None and not tested.remark and tested.correlated.any():

@@ -17,7 +17,7 @@ from alignment.noise.crowd.reliabilities import reliabilities
 from alignment.noise.evidence import Evidence
 from alignment.protocols.audit.subject import Subject
 
-FEWEST_LABELS = 20
+FEWEST_LABELS, FEWEST_VOTES = 20, 10
 MOST_WORKERS = 400
 """Above this many workers a test of every two of them is not made."""
 FIRST_ALWAYS = 0.75
@@ -107,7 +107,12 @@ def _of_votes(
       note='Votes are not signed, so nobody can be ranked.',
     )
   found = reliabilities(
-    votes, rng, model=model, group=evidence.group, resamples=RESAMPLES
+    votes,
+    rng,
+    model=model,
+    group=evidence.group,
+    resamples=RESAMPLES,
+    min_votes=FEWEST_VOTES,
   )
   tested, note = None, ''
   if votes.num_workers <= MOST_WORKERS:
@@ -122,9 +127,11 @@ def _of_votes(
   correlated = _correlated(tested, votes.num_workers)
   ranked = []
   for worker in np.flatnonzero(found.num_votes):
-    first = _says_first(subject, worker)
+    # Of a few votes nothing can be said, and crowds have thousands of workers.
+    many = found.num_votes[worker] >= FEWEST_VOTES
+    first = _says_first(subject, worker) if many else None
     flags = [*found.flags[worker]]
-    if first is not None and first.low is not None and first.count >= 10:
+    if first is not None and first.low is not None:
       if first.low > FIRST_ALWAYS:
         flags.append('mostly the text shown first')
       if first.high < 1 - FIRST_ALWAYS:

@@ -28,6 +28,7 @@ INDEPENDENT_REPEATS = (
   'Rows of equal texts are labels of the same thing, made apart and not '
   'copied, and err independently at one rate.'
 )
+CLOSE_PAIRS = 'a lower bound where close pairs err more often'
 FEWEST_TRIANGLES, FEWEST_REPEATS = 30, 20
 
 
@@ -178,8 +179,8 @@ def triangle_rate(subject: Subject) -> RateEstimate:
   the one between the ends flips alone, or the other two both do. So single
   labels do tell a rate where texts recur. ¼ of triangles are cycles if labels
   mean nothing. The interval is that of the share of cycles, over groups.
-  Where close pairs err more often, the number is that of the pairs that lie in
-  triangles, and somewhat too small.
+  Where close pairs err more often, as with people, the pair between the ends
+  errs least and cycles are rarer: the number is then a lower bound.
   """
   name = 'triangles'
   triangles, cycles, group = _triangles(subject)
@@ -203,7 +204,7 @@ def triangle_rate(subject: Subject) -> RateEstimate:
     *ends,
     count=found.count,
     unit=subject.evidence.group_name,
-    flags=(f'{total} triangles',),
+    flags=(f'{total} triangles', CLOSE_PAIRS),
   )
 
 

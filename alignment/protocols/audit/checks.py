@@ -15,11 +15,13 @@ from alignment.noise.crowd.table import VoteTable
 from alignment.noise.detection import catalogue
 from alignment.noise.estimation.catalogue import estimate_all
 from alignment.noise.estimation.estimate import RateEstimate
+from alignment.noise.estimation.forecast import forecast_votes
 from alignment.noise.evidence import Evidence
 from alignment.protocols.audit.annotators import Annotators
 from alignment.protocols.audit.rates import OF_VOTES, Rates
 from alignment.protocols.audit.reading import clusters_of, features_of, read
 from alignment.protocols.audit.subject import Subject
+from alignment.protocols.audit.suspicion import vote_posterior
 
 FEWEST_ROWS = 30
 
@@ -33,7 +35,9 @@ class Check(NamedTuple):
     predicted: with its interval, or an identified set of value NaN.
     observed: with an interval over groups.
     unit: what a group is.
-    holds: the two intervals meet; None where one of them is missing.
+    holds: whether they agree within their intervals, or the prediction is not
+      below an observation that is a lower bound; None where one has no
+      interval.
   """
 
   what: str
@@ -41,16 +45,7 @@ class Check(NamedTuple):
   predicted: Estimate
   observed: Estimate
   unit: str
-
-  @property
-  def holds(self) -> bool | None:
-    ends = (self.predicted.low, self.observed.low)
-    if None in ends:
-      return None
-    return (
-      self.predicted.low <= self.observed.high
-      and self.observed.low <= self.predicted.high
-    )
+  holds: bool | None
 
 
 class Score(NamedTuple):
@@ -84,13 +79,16 @@ def rate_checks(
 
   Estimators are asked again without the known classes. Without these, the
   error that votes predict of the label at hand stands against the one that
-  cycles among texts show, if there are both.
+  cycles among texts show at least, if there are both. How votes split is
+  predicted from few of them on other groups.
   """
   gold = evidence.clean_label
   known = np.zeros(len(evidence), bool) if gold is None else gold >= 0
   if known.sum() >= FEWEST_ROWS:
-    return _against_gold(evidence, known, annotators, rates, rng)
-  return _against_triangles(subject, evidence, annotators, rates)
+    checks = _against_gold(evidence, known, annotators, rates, rng)
+  else:
+    checks = _against_triangles(subject, evidence, annotators, rates)
+  return checks + _forecasts(evidence, rng)
 
 
 def detector_scores(
@@ -163,15 +161,15 @@ def held_out_votes(
 
 
 def majority_error(votes: VoteTable, rate: float) -> float:
-  """Mean P(the majority of a row's votes is wrong), ties drawn; two classes.
+  """Mean P(the majority of a row's votes is wrong | no tie); two classes.
 
-  Σ_k C(V, k) · rate^k · (1 − rate)^(V − k) over k > V / 2, half of it at V / 2.
+  Σ_{k > V/2} C(V, k) · rate^k · (1 − rate)^(V − k) / P(no tie)
   """
   total = votes.counts.sum(axis=1)
   sizes, times = np.unique(total[total > 0], return_counts=True)
-  upper = stats.binom.sf(sizes / 2, sizes, rate)
+  wrong = stats.binom.sf(sizes / 2, sizes, rate)
   tied = np.where(sizes % 2 == 0, stats.binom.pmf(sizes // 2, sizes, rate), 0)
-  return float(np.average(upper + tied / 2, weights=times))
+  return float(np.average(wrong / (1 - tied), weights=times))
 
 
 def _against_gold(
@@ -203,7 +201,7 @@ def _against_gold(
       continue
     is_vote = estimate.estimator in OF_VOTES
     checks.append(
-      Check(
+      _compare(
         'error of one vote' if is_vote else 'error of the label at hand',
         estimate.estimator,
         as_estimate(estimate),
@@ -211,14 +209,13 @@ def _against_gold(
         unit,
       )
     )
-  if annotators.fit is not None:
-    doubt = (
-      1 - annotators.fit.task_probs[np.arange(len(evidence)), evidence.label]
-    )
+  by_votes = vote_posterior(blind, rates, annotators)
+  if by_votes is not None:
+    doubt = 1 - by_votes[0][np.arange(len(evidence)), evidence.label]
     checks.append(
-      Check(
+      _compare(
         'error of the label at hand',
-        f'mean P(wrong) of {annotators.model}',
+        f'mean P(wrong), {by_votes[1]}',
         clustered_mean(doubt[known], group[known]),
         of_label,
         unit,
@@ -235,25 +232,26 @@ def _against_triangles(
 ) -> list[Check]:
   found = {e.estimator: e for e in rates.estimates}
   triangles = found['triangles']
+  by_votes = vote_posterior(evidence, rates, annotators)
   if (
-    annotators.fit is None
+    by_votes is None
     or triangles.low is None
     or 'majority' not in subject.label_is
   ):
     return []
   own = ~subject.is_tie
-  doubt = (
-    1 - annotators.fit.task_probs[np.arange(len(evidence)), evidence.label]
-  )
+  doubt = 1 - by_votes[0][np.arange(len(evidence)), evidence.label]
   what, observed = 'error of the majority label', as_estimate(triangles)
-  unit = f'{evidence.group_name}, by cycles'
+  at_least = ', at least' if rates.rows_differ else ''
+  unit = f'{evidence.group_name}, by cycles{at_least}'
   checks = [
-    Check(
+    _compare(
       what,
-      f'mean P(wrong) of {annotators.model}',
+      f'mean P(wrong), {by_votes[1]}',
       clustered_mean(doubt[own], evidence.group[own]),
       observed,
       unit,
+      is_bound=rates.rows_differ,
     )
   ]
   equal = found['agreement']
@@ -264,9 +262,54 @@ def _against_triangles(
       equal.count,
     )
     checks.append(
-      Check(what, 'agreement, votes alike', predicted, observed, unit)
+      _compare(
+        what,
+        'agreement, votes alike',
+        predicted,
+        observed,
+        unit,
+        is_bound=rates.rows_differ,
+      )
     )
   return checks
+
+
+def _forecasts(evidence: Evidence, rng: np.random.Generator) -> list[Check]:
+  """How the votes of half of the groups split, told from few of the others."""
+  votes = evidence.votes
+  if votes is None or votes.num_classes != 2:
+    return []
+  checks = []
+  for row in forecast_votes(votes, evidence.group, rng):
+    point = float('nan') if row.predicted is None else row.predicted
+    checks.append(
+      Check(
+        f'{row.quantity}, held out',
+        f'{row.model} ({row.num_seen} votes seen)',
+        Estimate(point, row.low, row.high, row.observed.count),
+        row.observed,
+        evidence.group_name,
+        row.is_covered,
+      )
+    )
+  return checks
+
+
+def _compare(
+  what: str,
+  by: str,
+  predicted: Estimate,
+  observed: Estimate,
+  unit: str,
+  *,
+  is_bound: bool = False,
+) -> Check:
+  holds = None
+  if None not in (predicted.low, observed.low):
+    holds = predicted.high >= observed.low
+    if not is_bound:
+      holds &= predicted.low <= observed.high
+  return Check(what, by, predicted, observed, unit, holds)
 
 
 def as_estimate(rate: RateEstimate) -> Estimate:

@@ -68,6 +68,7 @@ def from_records(
     source=report.source,
     evidence=evidence,
     index=np.array([r.index for r in records]),
+    worker_group=(),
     annotators=annotators,
     groups=groups,
     slices={

@@ -86,6 +86,7 @@ def from_table(
     index=index,
     classes=('first', 'second') if table.is_pairs else table.classes,
     workers=table.workers,
+    worker_group=table.worker_group,
     annotators=table.annotators,
     groups=groups,
     is_left=_left(table, is_turned),

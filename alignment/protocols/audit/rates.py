@@ -91,6 +91,12 @@ class Rates:
   def is_identified(self) -> bool:
     return self.of_votes is not None or self.of_labels is not None
 
+  @property
+  def rows_differ(self) -> bool:
+    """Whether one rate for all rows has been shown to be wrong."""
+    test = self.heterogeneity
+    return test is not None and (test.p_value or 1.0) < ALPHA
+
 
 def find_rates(
   subject: Subject,
@@ -125,7 +131,7 @@ def find_rates(
   test = None
   if evidence.votes is not None:
     test = heterogeneity_test(evidence.votes, evidence.group, rng)
-  of_votes = _best(estimates, _votes_order(test))
+  of_votes = _best(estimates, ('annotators', 'agreement'))
   of_labels = _best(
     estimates, OF_LABELS[::-1] if assumed is not None else OF_LABELS
   )
@@ -141,13 +147,6 @@ def find_rates(
     heterogeneity=test,
     parts=parts,
   )
-
-
-def _votes_order(test: HeterogeneityTest | None) -> tuple[str, ...]:
-  """A common rate is not relied upon where it has been shown to be wrong."""
-  if test is not None and (test.p_value or 1.0) < ALPHA:
-    return 'annotators', 'beta_mixture', 'agreement'
-  return 'annotators', 'agreement'
 
 
 def _best(

@@ -32,6 +32,7 @@ class Subject:
     index: `[B]` int64, stable ids of the rows.
     classes: C names.
     workers: names along `evidence.votes`; () where nobody knows who voted.
+    worker_group: what each worker belongs to; () where nothing says so.
     annotators: names along `evidence.annotator_id`.
     groups: names along `evidence.group`.
     is_left: `[V]`, +1 where the first text was shown first to the voter, −1
@@ -53,6 +54,7 @@ class Subject:
   index: np.ndarray
   classes: tuple[str, ...]
   workers: tuple[str, ...]
+  worker_group: tuple[str, ...]
   annotators: tuple[str, ...]
   groups: tuple[str, ...]
   is_left: np.ndarray

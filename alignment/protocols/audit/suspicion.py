@@ -9,6 +9,10 @@ import numpy as np
 
 from alignment.noise.detection import catalogue
 from alignment.noise.detection.posterior import class_posterior, is_informative
+from alignment.noise.detection.unsigned import (
+  equal_posterior,
+  varying_posterior,
+)
 from alignment.noise.evidence import Evidence
 from alignment.protocols.audit.annotators import Annotators
 from alignment.protocols.audit.rates import Rates
@@ -42,6 +46,29 @@ class Suspicion(NamedTuple):
     if self.posterior is None:
       return np.full(len(label), np.nan)
     return 1.0 - self.posterior[np.arange(len(label)), label]
+
+
+def vote_posterior(
+  evidence: Evidence, rates: Rates, annotators: Annotators
+) -> tuple[np.ndarray, str] | None:
+  """P(true class | votes) `[B, C]` and by what; None where votes tell nothing.
+
+  Where annotators have votes enough for a rate each, their model. Else votes
+  count alike: at one rate, or, where rates of rows have been shown to differ,
+  with rates from a law of rows.
+  """
+  found = rates.of_votes
+  if found is None:
+    return None
+  if found.estimator == 'annotators':
+    return annotators.fit.task_probs, f'votes, weighed by {annotators.model}'
+  if rates.rows_differ:
+    posterior, mean = varying_posterior(evidence.votes)
+    return posterior, f'votes, with rates of rows of mean {mean:.3f}'
+  rate = min(found.rate, 1 - 1 / evidence.num_classes)
+  return equal_posterior(
+    evidence.votes, rate
+  ), f'votes, all at the rate {rate:.3f}'
 
 
 def find_suspicion(
@@ -87,14 +114,14 @@ def _posterior(
   rates: Rates,
   annotators: Annotators,
 ) -> tuple[np.ndarray | None, str]:
-  fit = annotators.fit
-  if fit is not None and rates.of_votes is not None:
+  by_votes = vote_posterior(evidence, rates, annotators)
+  if by_votes is not None:
+    posterior, reason = by_votes
     known = evidence.clean_label
-    posterior = fit.task_probs
     if known is not None:
       certain = np.eye(evidence.num_classes)[np.maximum(known, 0)]
       posterior = np.where((known >= 0)[:, None], certain, posterior)
-    return posterior, f'votes, weighed by {annotators.model}'
+    return posterior, reason
   found = rates.of_labels
   if found is None:
     return None, (
