@@ -96,10 +96,19 @@ class Task:
     Half-samples without replacement spread as bootstrap samples do (Buja and
     Stuetzle, Observations on bagging, 2006), and every pair is judged by
     exactly half of the members without having been seen.
+
+    Raises:
+      ValueError: a single cluster, which has no halves.
     """
     train = self.world.train
     rng = np.random.default_rng([self.world.seed, 0xC0117])
     clusters, place = np.unique(train.cluster, return_inverse=True)
+    if len(clusters) < 2:
+      raise ValueError(
+        '--ensemble, --repair, --estimator: need training pairs of two prompts '
+        'or more, to be judged by models that did not see them; leave them '
+        'empty'
+      )
     has_seen = []
     for _ in range(self.num_members // 2):
       half = rng.permutation(len(clusters)) < len(clusters) // 2
@@ -108,14 +117,11 @@ class Task:
     return Committee(np.stack(paths, axis=1), np.array(has_seen))
 
   @functools.cached_property
-  def unseen_margins(self) -> np.ndarray:
-    """`[M, n]`, chosen − rejected as labelled, by every member."""
-    best = self.select(self.committee.paths, 'mean').weights
-    return self.sign * (self.world.train.differences @ best.T).T
-
-  @functools.cached_property
   def strength(self) -> Strength:
-    return label_strength(self.unseen_margins, self.committee.has_seen)
+    """Of every training label, by the members that did not see it."""
+    members = self.select(self.committee.paths, 'mean').weights
+    margins = self.sign * (self.world.train.differences @ members.T).T
+    return label_strength(margins, self.committee.has_seen)
 
   @functools.cached_property
   def estimate(self) -> RateEstimate:

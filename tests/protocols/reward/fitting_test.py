@@ -101,6 +101,12 @@ def test_no_member_judges_what_it_was_trained_on():
   assert (own.strength.count == 3).all()
 
 
+def test_one_cluster_has_no_halves():
+  alone = task(world(num_clusters=1, per_cluster=40), 0.2)
+  with pytest.raises(ValueError, match='two prompts or more'):
+    _ = alone.committee
+
+
 def test_strength_finds_flips_that_its_own_training_would_hide():
   own = task(WORLD, 0.2)
   wrong = own.labels['train'] != own.world.train.first_is_better
