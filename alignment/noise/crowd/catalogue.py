@@ -1,4 +1,4 @@
-"""Annotator models by name."""
+"""Models of annotators by name: of votes on tasks, of comparisons of items."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from alignment.noise.crowd.bradley_terry import (
+  bradley_terry,
+  crowd_bt,
+  noisy_bt,
+)
+from alignment.noise.crowd.comparisons import ComparisonFit, Comparisons
 from alignment.noise.crowd.dawid_skene import dawid_skene, dawid_skene_weighted
 from alignment.noise.crowd.fit import CrowdFit, Parameters
 from alignment.noise.crowd.glad import glad, glad_weighted
@@ -28,3 +34,10 @@ WEIGHTED: dict[str, Callable[[VoteTable, np.ndarray], Parameters]] = {
   'glad': glad_weighted,
 }
 """(votes, weights `[S, I]` of the tasks) -> parameters of S fits at once."""
+
+COMPARISON_MODELS: dict[str, Callable[[Comparisons], ComparisonFit]] = {
+  'bradley_terry': bradley_terry,
+  'crowd_bt': crowd_bt,
+  'noisy_bt': noisy_bt,
+}
+"""(comparisons) -> scores of items, and of the workers who compared them."""
