@@ -15,10 +15,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 
+import jax
 import numpy as np
 from scipy import special
 
 from alignment.noise.crowd.dawid_skene import dawid_skene
+from alignment.noise.crowd.re_po import fixed_point
 from alignment.noise.detection import confident, wdpo
 from alignment.noise.detection.crowdlab import crowdlab
 from alignment.noise.detection.loss_mixture import (
@@ -94,6 +96,22 @@ def crowdlab_posterior(evidence: Evidence) -> np.ndarray:
   return 1.0 - posterior[np.arange(len(evidence)), evidence.label]
 
 
+def re_po(evidence: Evidence) -> np.ndarray:
+  """1 − RE-PO's weight: the model and the reliability of who labelled the row.
+
+  Reliabilities are the fixed point given the model; that of an annotator of few
+  rows may come out near 0 or 1. Of an unknown annotator it is ½, and the model
+  alone decides.
+  """
+  own = confident.self_confidence(evidence.label, evidence.probs)
+  annotators, place = np.unique(evidence.annotator_id, return_inverse=True)
+  place = np.where(evidence.annotator_id < 0, -1, place)
+  with jax.enable_x64(True):
+    own = np.clip(own, SMALLEST_PROB, 1.0 - SMALLEST_PROB)
+    _, right = fixed_point(own, place, len(annotators))
+    return 1.0 - np.asarray(right)
+
+
 def length(evidence: Evidence) -> np.ndarray:
   """1 − P(label | length), the lengths of each class taken as normal.
 
@@ -134,6 +152,7 @@ _TABLE: Mapping[str, tuple[Detector, tuple[str, ...]]] = {
   'vote_share': (vote_share, ('votes',)),
   'dawid_skene': (dawid_skene_posterior, ('votes',)),
   'crowdlab': (crowdlab_posterior, ('votes', 'probs')),
+  're_po': (re_po, ('probs', 'annotator_id')),
   'length': (length, ('features',)),
   'random': (random, ()),
 }

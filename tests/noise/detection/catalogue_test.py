@@ -9,6 +9,7 @@ from scipy import special, stats
 from alignment.metrics.auroc import auroc
 from alignment.noise.detection import catalogue
 from alignment.noise.detection.catalogue import DETECTORS, inputs, missing
+from alignment.noise.evidence import Evidence
 from tests.noise.detection.worlds import one_label, voted
 
 CONTROLS = ('length', 'random')
@@ -80,6 +81,30 @@ def test_length_is_the_posterior_of_two_normals():
   np.testing.assert_allclose(DETECTORS['length'](evidence), want, rtol=1e-9)
   flat = dataclasses.replace(evidence, features=np.ones((3000, 1)))
   assert not DETECTORS['length'](flat).any()
+
+
+def test_re_po_is_bayes_with_the_reliability_of_the_annotator():
+  """One annotator is right .9 of the time, one .6; the model is calibrated.
+
+  Reliabilities have a standard error of about .02.
+  """
+  rng = np.random.default_rng(2)
+  first = special.expit(rng.normal(0, 2, 4000))
+  truth = (rng.random(4000) > first).astype(np.int32)
+  who = rng.integers(0, 2, 4000).astype(np.int32)
+  skill = np.array([0.9, 0.6])[who]
+  label = np.where(rng.random(4000) < skill, truth, 1 - truth).astype(np.int32)
+  evidence = Evidence(
+    label=label,
+    num_classes=2,
+    group=np.arange(4000),
+    probs=np.stack([first, 1 - first], axis=1),
+    annotator_id=np.where(np.arange(4000) < 50, -1, 7 * who).astype(np.int32),
+  )
+  own = np.where(label == 0, first, 1 - first)
+  right = own * skill / (own * skill + (1 - own) * (1 - skill))
+  right[:50] = own[:50]
+  np.testing.assert_allclose(DETECTORS['re_po'](evidence), 1 - right, atol=0.05)
 
 
 def test_votes_of_unvoted_rows_say_nothing(world):
