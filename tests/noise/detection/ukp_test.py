@@ -69,6 +69,7 @@ def ukp(shared_dir):
     probs=_out_of_fold(pairs, words.tocsr(), label),
     features=length[:, None],
     feature_names=('length_difference',),
+    annotator_id=np.array([v[0].worker for v in votes], np.int32),
   )
   both = sparse.hstack([words, sparse.csr_array(length[:, None])]).tocsr()
   with_length = dataclasses.replace(
@@ -127,6 +128,8 @@ def test_one_label(ukp):
     assert words[name]['auroc'].low > 0.6
     assert words[name]['precision_at_k'].low > 1.5 * base
   assert words['random']['auroc'].low < 0.5 < words['random']['auroc'].high
+  # Reliabilities from three or four labels an annotator do more harm than good.
+  assert words['re_po']['auroc'].high < words['margin']['auroc'].low
   assert words['length']['auroc'].value > words['margin']['auroc'].value
   assert more['margin']['auroc'].value > words['length']['auroc'].value
 
