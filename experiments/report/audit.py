@@ -14,6 +14,7 @@ from alignment.protocols.audit.checks import as_estimate
 from alignment.protocols.audit.findings import Findings
 from experiments.report import audit_figures
 from experiments.report import audit_numbers as numbers
+from experiments.report.audit_figures import common_splits
 from experiments.report.audit_text import (
   flips,
   plain_verdict,
@@ -121,7 +122,7 @@ def _heterogeneity(findings: Findings) -> list[str]:
     return [f'Whether rates of rows differ cannot be tested: {test.refusal}.']
   rows = [
     [f'{votes - small}-{small}', str(seen), f'{expected:.0f}']
-    for votes, small, seen, expected in test.splits
+    for votes, small, seen, expected in common_splits(test)
   ]
   verdict = (
     'rates of rows differ, so that one rate for all is a lower bound'

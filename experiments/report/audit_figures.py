@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 from matplotlib import pyplot as plt
 
+from alignment.noise.estimation.heterogeneity import HeterogeneityTest
 from alignment.protocols.audit.findings import Findings
 from experiments.report.figures import figure
 
@@ -27,6 +28,17 @@ def draw(directory: pathlib.Path, findings: Findings) -> list[str]:
   name = 'figures/audit.png'
   figure(directory / name, panels, title=findings.subject.source[-80:])
   return [f'![{", ".join(what)}]({name})']
+
+
+def common_splits(
+  test: HeterogeneityTest,
+) -> list[tuple[int, int, int, float]]:
+  """The splits of those numbers of votes that a tenth of the rows have."""
+  rows: dict[int, int] = {}
+  for votes, _, seen, _ in test.splits:
+    rows[votes] = rows.get(votes, 0) + seen
+  total = sum(rows.values())
+  return [split for split in test.splits if rows[split[0]] >= total / 10]
 
 
 def _suspicion(findings: Findings):
@@ -67,7 +79,7 @@ def _annotators(findings: Findings):
 
 
 def _splits(findings: Findings):
-  splits = findings.rates.heterogeneity.splits
+  splits = common_splits(findings.rates.heterogeneity)
 
   def panel(ax: plt.Axes) -> None:
     place = np.arange(len(splits))

@@ -32,11 +32,13 @@ def plain_verdict(findings: Findings) -> str:
     sentences += _verdict_on_nothing(rates)
   sentences += _verdict_on_annotators(findings)
   sentences += _verdict_on_text(findings)
-  failed = [c.by for c in findings.checks if c.holds is False]
+  judged = [c for c in findings.checks if c.holds is not None]
+  failed = [c for c in judged if not c.holds]
   if failed:
+    by = ', '.join(dict.fromkeys(c.by for c in failed))
     sentences.append(
-      'Beware: held against what the data observe, the predictions of '
-      f'{", ".join(failed)} fail.'
+      f'Beware: {len(failed)} of {len(judged)} predictions that the data can '
+      f'be held against fail ({by}).'
     )
   plan = findings.plan
   sentences.append(f'The cleaned file: {plan.policy}, because {plan.why}.')

@@ -240,10 +240,11 @@ def _pair_keys(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
   """Ids of (prompt, texts) in either order, and which rows are turned."""
   texts = subject.texts
   if not subject.is_pairs:
-    # Rows without text are nobody's repeat.
-    return ids_of(t[0] or i for i, t in enumerate(texts))[0], np.zeros(
-      len(texts), bool
-    )
+    # Rows without text are nobody's repeat, and one text may stand under
+    # several questions, which is what groups of a table often are.
+    group = subject.evidence.group
+    keys = ((group[i], t[0] or i) for i, t in enumerate(texts))
+    return ids_of(keys)[0], np.zeros(len(texts), bool)
   turned = np.array([t[1] > t[2] for t in texts])
   keys = ((t[0], *sorted(t[1:])) for t in texts)
   return ids_of(keys)[0], turned

@@ -1,4 +1,4 @@
-"""Predicted against observed, wherever the data hold an answer of their own."""
+"""Rates predicted and observed, where the data hold an answer of their own."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from alignment.metrics.detection import detection
+from alignment.data.label_answers import ids_of
 from alignment.metrics.intervals import Estimate, clustered_mean
 from alignment.metrics.shares import clustered_wilson
 from alignment.noise.crowd.table import VoteTable
-from alignment.noise.detection import catalogue
 from alignment.noise.estimation.catalogue import estimate_all
 from alignment.noise.estimation.estimate import RateEstimate
 from alignment.noise.estimation.forecast import forecast_votes
 from alignment.noise.evidence import Evidence
 from alignment.protocols.audit.annotators import Annotators
 from alignment.protocols.audit.rates import OF_VOTES, Rates
-from alignment.protocols.audit.reading import clusters_of, features_of, read
 from alignment.protocols.audit.subject import Subject
 from alignment.protocols.audit.suspicion import vote_posterior
 
 FEWEST_ROWS = 30
+MOST_SPLIT = 9
+VOTE, LABEL = 'error of one vote', 'error of the label at hand'
+BLIND = ('annotators', 'triangles', 'stated', 'repeated_rows')
+"""Estimators of the audit's own, none of which reads true classes."""
 
 
 class Check(NamedTuple):
@@ -48,26 +50,6 @@ class Check(NamedTuple):
   holds: bool | None
 
 
-class Score(NamedTuple):
-  """How well a detector finds wrong labels.
-
-  Attributes:
-    detector: its name.
-    auroc, precision: with intervals over groups; precision among the first
-      rate · B rows.
-    share: of labels that are wrong, what a random detector's precision is.
-    rows: judged.
-    truth: by what.
-  """
-
-  detector: str
-  auroc: Estimate
-  precision: Estimate | None
-  share: float
-  rows: int
-  truth: str
-
-
 def rate_checks(
   subject: Subject,
   evidence: Evidence,
@@ -75,89 +57,22 @@ def rate_checks(
   annotators: Annotators,
   rng: np.random.Generator,
 ) -> list[Check]:
-  """Every rate whose truth can be counted on known true classes.
+  """Every rate that the data can be held against.
 
-  Estimators are asked again without the known classes. Without these, the
-  error that votes predict of the label at hand stands against the one that
-  cycles among texts show at least, if there are both. How votes split is
-  predicted from few of them on other groups.
+  Where true classes are known, errors are counted, and estimators are asked
+  again without them. Else the error that votes predict of the label at hand
+  stands against the one that cycles among texts show at least, and the error
+  that labellers state against the one that rows of equal texts show. How votes
+  split is predicted from few of them on other groups.
   """
   gold = evidence.clean_label
   known = np.zeros(len(evidence), bool) if gold is None else gold >= 0
   if known.sum() >= FEWEST_ROWS:
-    checks = _against_gold(evidence, known, annotators, rates, rng)
+    checks = _against_gold(subject, evidence, known, annotators, rates, rng)
   else:
     checks = _against_triangles(subject, evidence, annotators, rates)
+    checks += _stated_against_repeats(evidence, rates)
   return checks + _forecasts(evidence, rng)
-
-
-def detector_scores(
-  evidence: Evidence, rates: Rates, rng: np.random.Generator
-) -> list[Score]:
-  """Detectors against known true classes, on the rows that have one."""
-  gold = evidence.clean_label
-  if gold is None or np.sum(gold >= 0) < FEWEST_ROWS:
-    return []
-  # Detectors must not see what they are judged by.
-  blind = dataclasses.replace(evidence, clean_label=None)
-  known = np.flatnonzero(gold >= 0)
-  wrong = evidence.label[known] != gold[known]
-  found = rates.of_labels if rates.of_labels else None
-  rate = None if found is None or found.estimator == 'anchors' else found.rate
-  if rate is None:
-    rate = float(np.mean(wrong))
-  return _scores(blind, known, wrong, rate, 'the known true class', rng)
-
-
-def held_out_votes(
-  subject: Subject, rates: Rates, rng: np.random.Generator
-) -> list[Score]:
-  """What the text alone would have found, had every row a single vote.
-
-  A vote is drawn as the label of every row with three or more, a model is
-  cross-validated on these labels, and detectors that read no votes are judged
-  by the majority of the other votes, ties left out. That majority errs as
-  well, so that a perfect detector would not reach 1.
-  """
-  evidence = subject.evidence
-  votes = evidence.votes
-  if votes is None or rates.of_votes is None:
-    return []
-  label, others = _draw_vote(votes, rng)
-  counts = others.counts
-  leads = np.sort(counts, axis=1)
-  rows = np.flatnonzero(
-    (counts.sum(axis=1) >= 2) & (leads[:, -1] > leads[:, -2])
-  )
-  features = features_of(subject)
-  if features is None or len(rows) < 10 * FEWEST_ROWS:
-    return []
-  cluster = clusters_of(evidence.group, subject.texts)
-  reading = read(
-    features[rows],
-    label[rows],
-    np.unique(cluster[rows], return_inverse=True)[1],
-    num_classes=evidence.num_classes,
-    rng=rng,
-  )
-  if reading is None:
-    return []
-  single = dataclasses.replace(
-    evidence.take(rows),
-    label=label[rows],
-    probs=reading.probs,
-    votes=None,
-    clean_label=None,
-  )
-  wrong = label[rows] != counts[rows].argmax(axis=1)
-  return _scores(
-    single,
-    np.arange(len(rows)),
-    wrong,
-    rates.of_votes.rate,
-    'the majority of the other votes',
-    rng,
-  )
 
 
 def majority_error(votes: VoteTable, rate: float) -> float:
@@ -173,6 +88,7 @@ def majority_error(votes: VoteTable, rate: float) -> float:
 
 
 def _against_gold(
+  subject: Subject,
   evidence: Evidence,
   known: np.ndarray,
   annotators: Annotators,
@@ -180,33 +96,31 @@ def _against_gold(
   rng: np.random.Generator,
 ) -> list[Check]:
   gold, group = evidence.clean_label, evidence.group
-  unit = evidence.group_name
   blind = dataclasses.replace(evidence, clean_label=None)
   wrong = (evidence.label != gold)[known]
-  of_label = clustered_wilson(wrong, np.ones(len(wrong)), group[known])
-  checks = []
+  observed = {LABEL: clustered_wilson(wrong, np.ones(len(wrong)), group[known])}
+  units = {LABEL: evidence.group_name}
   votes = evidence.votes
   if votes is not None:
     judged = known[votes.task]
     misses = votes.label[judged] != gold[votes.task[judged]]
-    of_vote = clustered_wilson(
-      misses, np.ones(len(misses)), group[votes.task[judged]]
-    )
+    units[VOTE], drawn = _vote_units(subject, judged)
+    observed[VOTE] = clustered_wilson(misses, np.ones(len(misses)), drawn)
+  checks = []
   for estimate in [
     *estimate_all(blind, rng),
-    *(e for e in rates.estimates if e.estimator in ('triangles', 'stated')),
-    *(e for e in rates.estimates if e.estimator == 'repeated_rows'),
+    *(e for e in rates.estimates if e.estimator in BLIND),
   ]:
     if estimate.low is None or estimate.estimator == 'anchors':
       continue
-    is_vote = estimate.estimator in OF_VOTES
+    what = VOTE if estimate.estimator in OF_VOTES else LABEL
     checks.append(
       _compare(
-        'error of one vote' if is_vote else 'error of the label at hand',
+        what,
         estimate.estimator,
         as_estimate(estimate),
-        of_vote if is_vote else of_label,
-        unit,
+        observed[what],
+        units[what],
       )
     )
   by_votes = vote_posterior(blind, rates, annotators)
@@ -214,14 +128,28 @@ def _against_gold(
     doubt = 1 - by_votes[0][np.arange(len(evidence)), evidence.label]
     checks.append(
       _compare(
-        'error of the label at hand',
+        LABEL,
         f'mean P(wrong), {by_votes[1]}',
         clustered_mean(doubt[known], group[known]),
-        of_label,
-        unit,
+        observed[LABEL],
+        units[LABEL],
       )
     )
   return checks
+
+
+def _vote_units(subject: Subject, judged: np.ndarray) -> tuple[str, np.ndarray]:
+  """What was drawn together with a vote: its worker's group, else its row's.
+
+  Judges of one model err together, so that dozens of its configurations are
+  one draw of a judge.
+  """
+  votes = subject.evidence.votes
+  if subject.worker_group:
+    ids, _ = ids_of(subject.worker_group)
+    return 'worker groups', ids[votes.worker[judged]]
+  evidence = subject.evidence
+  return evidence.group_name, evidence.group[votes.task[judged]]
 
 
 def _against_triangles(
@@ -274,13 +202,27 @@ def _against_triangles(
   return checks
 
 
+def _stated_against_repeats(evidence: Evidence, rates: Rates) -> list[Check]:
+  found = {e.estimator: as_estimate(e) for e in rates.estimates}
+  stated, repeated = found['stated'], found['repeated_rows']
+  if stated.low is None or repeated.low is None:
+    return []
+  unit = f'{evidence.group_name}, by rows of equal texts'
+  return [_compare(LABEL, 'stated', stated, repeated, unit)]
+
+
 def _forecasts(evidence: Evidence, rng: np.random.Generator) -> list[Check]:
   """How the votes of half of the groups split, told from few of the others."""
   votes = evidence.votes
   if votes is None or votes.num_classes != 2:
     return []
   checks = []
-  for row in forecast_votes(votes, evidence.group, rng):
+  rows = forecast_votes(votes, evidence.group, rng)
+  # Of many votes there are more splits than anybody reads.
+  few = votes.counts.sum(axis=1).max() <= MOST_SPLIT
+  for row in rows:
+    if not few and row.quantity.endswith('split'):
+      continue
     point = float('nan') if row.predicted is None else row.predicted
     checks.append(
       Check(
@@ -316,58 +258,3 @@ def as_estimate(rate: RateEstimate) -> Estimate:
   """Value and ends of a rate; a set has the value NaN."""
   value = float('nan') if rate.rate is None else rate.rate
   return Estimate(value, rate.low, rate.high, rate.count)
-
-
-def _scores(
-  evidence: Evidence,
-  rows: np.ndarray,
-  wrong: np.ndarray,
-  rate: float,
-  truth: str,
-  rng: np.random.Generator,
-) -> list[Score]:
-  if wrong.all() or not wrong.any():
-    return []
-  k = int(np.clip(round(rate * len(rows)), 1, len(rows)))
-  scores = []
-  for name, detect in catalogue.DETECTORS.items():
-    if catalogue.missing(name, evidence) or name in catalogue.SAME_ORDER[1:]:
-      continue
-    found = detection(
-      detect(evidence)[rows],
-      wrong,
-      evidence.group[rows],
-      rng,
-      k=k,
-      resamples=500,
-    )
-    scores.append(
-      Score(
-        name,
-        found['auroc'],
-        found['precision_at_k'],
-        float(wrong.mean()),
-        len(rows),
-        truth,
-      )
-    )
-  return sorted(scores, key=lambda s: -s.auroc.value)
-
-
-def _draw_vote(
-  votes: VoteTable, rng: np.random.Generator
-) -> tuple[np.ndarray, VoteTable]:
-  """One vote of every task as its label (0 where none), and the others."""
-  order = np.lexsort((rng.random(len(votes)), votes.task))
-  first = order[np.flatnonzero(np.diff(votes.task[order], prepend=-1))]
-  label = np.zeros(votes.num_tasks, np.int32)
-  label[votes.task[first]] = votes.label[first]
-  rest = np.ones(len(votes), bool)
-  rest[first] = False
-  others = dataclasses.replace(
-    votes,
-    task=votes.task[rest],
-    worker=votes.worker[rest],
-    label=votes.label[rest],
-  )
-  return label, others

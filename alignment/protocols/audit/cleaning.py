@@ -49,8 +49,9 @@ def make_plan(
   """Chooses an action per label.
 
   `auto` softens where it is known how likely each label is wrong (weights
-  where a row has no room for a soft label), and else changes nothing and asks
-  about the most suspicious rows; it never flips and never drops.
+  where a row has no room for a soft label). Where it is not, or annotators are
+  known not to err independently, it changes nothing and asks about the most
+  suspicious rows. It never flips and never drops.
 
   Args:
     subject: what is audited.
@@ -153,6 +154,11 @@ def _safest(suspicion: Suspicion, unpaired: bool) -> tuple[str, str]:
     return 'ask', (
       f'{suspicion.reason}; so no label is changed, and the most suspicious '
       'rows are listed for a human'
+    )
+  if suspicion.doubt:
+    return 'ask', (
+      f'{suspicion.doubt}; so no label is changed, and the rows whose answer '
+      'is worth most are listed for a human'
     )
   if unpaired:
     return 'reweight', (

@@ -15,13 +15,7 @@ from alignment.protocols.audit.baselines import (
   baselines,
   repeats,
 )
-from alignment.protocols.audit.checks import (
-  Check,
-  Score,
-  detector_scores,
-  held_out_votes,
-  rate_checks,
-)
+from alignment.protocols.audit.checks import Check, rate_checks
 from alignment.protocols.audit.cleaning import Plan, make_plan
 from alignment.protocols.audit.rates import Rates, find_rates
 from alignment.protocols.audit.reading import (
@@ -29,6 +23,11 @@ from alignment.protocols.audit.reading import (
   clusters_of,
   features_of,
   read,
+)
+from alignment.protocols.audit.scores import (
+  Score,
+  detector_scores,
+  held_out_votes,
 )
 from alignment.protocols.audit.subject import Subject
 from alignment.protocols.audit.suspicion import Suspicion, find_suspicion

@@ -43,7 +43,7 @@ OF_VOTES = (
   'beta_mixture',
 )
 """Estimators that speak of one vote, not of the label at hand."""
-OF_LABELS = ('anchors', 'repeated_rows', 'triangles', 'stated', 'assumed')
+OF_LABELS = ('anchors', 'stated', 'repeated_rows', 'triangles', 'assumed')
 """Estimators that speak of the label at hand; the best founded first."""
 FEWEST_ROWS = 30
 FEWEST_VOTES = 20
@@ -175,7 +175,7 @@ def _of_annotators(subject: Subject, annotators: Annotators) -> RateEstimate:
     )
   return bounded(
     name,
-    f'{OWN_RATES} ({annotators.model})',
+    OWN_RATES,
     1 - mean.value,
     1 - mean.high,
     1 - mean.low,
@@ -195,7 +195,7 @@ def _votes_in_doubt(
   found = clustered_mean(doubt, evidence.group[votes.task[mine]])
   return bounded(
     'annotators',
-    f'{OWN_RATES} ({annotators.model})',
+    OWN_RATES,
     *found[:3],
     count=found.count,
     unit=evidence.group_name,

@@ -30,6 +30,8 @@ class Suspicion(NamedTuple):
     reason: where the posterior comes from, or why there is none.
     detector: the detector that orders, or breaks ties.
     is_informative: the text model beats chance on labels it has not seen.
+    doubt: why the posterior should not be acted upon unasked; '' where nothing
+      speaks against it.
     detectors: name -> score `[B]` of every detector that can be asked.
   """
 
@@ -39,6 +41,7 @@ class Suspicion(NamedTuple):
   reason: str
   detector: str
   is_informative: bool
+  doubt: str
   detectors: Mapping[str, np.ndarray]
 
   def wrong(self, label: np.ndarray) -> np.ndarray:
@@ -104,7 +107,26 @@ def find_suspicion(
     known = evidence.clean_label == evidence.label
   order = np.lexsort((-tie_break, -score, known))
   return Suspicion(
-    order, score, posterior, reason, detector, informative, detectors
+    order,
+    score,
+    posterior,
+    reason,
+    detector,
+    informative,
+    _doubt(annotators),
+    detectors,
+  )
+
+
+def _doubt(annotators: Annotators) -> str:
+  """Posteriors of votes take errors as independent."""
+  tested = annotators.dependence
+  if tested is None or tested.remark or not tested.correlated.any():
+    return ''
+  return (
+    'annotators agree more often than their skills explain '
+    f'({int(tested.correlated.sum())} of {len(tested.first)} pairs), so that '
+    'P(wrong) is too low'
   )
 
 
