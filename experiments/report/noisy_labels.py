@@ -138,10 +138,21 @@ def _glance(setup: Setup, found: Mapping[Where, Standings]) -> str:
     [name, *(_mark(standings, name) for standings in found.values())]
     for name in (*setup.arms[1:], *CONTROLS)
   ]
+  blind = [f'{n} {r:g}' for n, r in found if (n, r) not in _rankable(found)]
   return (
     f'{tables.table(header, lines)}\n\n▲ better, ▼ worse: the interval '
-    'excludes 0; – could not be trained.'
+    'excludes 0; – could not be trained. Cannot rank methods, and is not '
+    f'counted below: {", ".join(blind) or "none"}.'
   )
+
+
+def _rankable(found: Mapping[Where, Standings]) -> dict[Where, Standings]:
+  """Where sparing the baseline its wrong labels shows."""
+  return {
+    where: standings
+    for where, standings in found.items()
+    if ruling(standings.difference(UNFLIPPED)) == 'better'
+  }
 
 
 def _mark(standings: Standings, name: str) -> str:
@@ -154,9 +165,10 @@ def _mark(standings: Standings, name: str) -> str:
 
 def _chance(found: Mapping[Where, Standings]) -> str:
   """How many rulings chance alone would give, and which survive the count."""
+  found = _rankable(found)
   gaps = [g for s in found.values() for g in s.contestants().values()]
-  if not gaps or gaps[0].low is None:
-    return 'No intervals: nothing can be ranked.'
+  if not gaps:
+    return ''
   count, rulings = len(gaps), Counter(map(ruling, gaps))
   kept = []
   for (noise, rate), standings in found.items():
@@ -189,6 +201,7 @@ def _section(setup: Setup, where: Where, standings: Standings) -> list[str]:
     f'{tables.estimate(gap, signed=True)}; {told}.',
     *_cost_of_estimating(standings),
     *_refusals(standings),
+    *_edges(standings),
   ]
   errors = [row['estimate_error'] for row in rows if 'estimate_error' in row]
   if errors:
@@ -247,9 +260,41 @@ def _refusals(standings: Standings) -> list[str]:
   ]
 
 
+def _edges(standings: Standings) -> list[str]:
+  """Arms whose choices say that the grid was too narrow for them."""
+  chosen = {
+    name: [
+      (arm['selected']['learning_rate'], arm['selected']['step'])
+      for arm in standings.of(name)
+    ]
+    for name in standings.names
+  }
+  rates = [rate for stops in chosen.values() for rate, _ in stops]
+  arm = standings.of(BASELINE)[0]
+  last = arm['last']['step']
+  first = last // len(arm['curve'])
+  remarks = []
+  for what, end in (
+    ('first stop of the smallest', (min(rates), first)),
+    ('last stop of the largest', (max(rates), last)),
+  ):
+    names = [
+      n for n, stops in chosen.items() if 2 * stops.count(end) > len(stops)
+    ]
+    if names:
+      remarks.append(
+        f'- Chosen mostly at the {what} learning rate, so another grid might '
+        f'serve better: {", ".join(names)}.'
+      )
+  return remarks
+
+
 def _last_line(found: Mapping[Where, Standings]) -> str:
   """Which methods are never worse and somewhere better."""
   better, worse = Counter(), Counter()
+  found = _rankable(found)
+  if not found:
+    return '**Nothing can be ranked.**'
   for standings in found.values():
     for name, gap in standings.contestants().items():
       better[name] += ruling(gap) == 'better'

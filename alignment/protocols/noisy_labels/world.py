@@ -149,10 +149,8 @@ def file_world(
       field=label or 'label',
     )
   classes = np.searchsorted(names, answers).astype(np.int32)
-  features = bag_of_words(texts, HashedTokenizer(num_buckets)).toarray()
-  # Rows of norm 1 with dozens of entries are small numbers; Adam's first steps
-  # do not care, the scale of the logits does.
-  features = (features * np.sqrt(num_buckets)).astype(np.float32)
+  tokenizer = HashedTokenizer(num_buckets)
+  features = bag_of_words(texts, tokenizer).toarray().astype(np.float32)
   _, group = np.unique(groups, return_inverse=True)
   parts = [
     Part(features[rows], classes[rows], group[rows].astype(np.int32))
