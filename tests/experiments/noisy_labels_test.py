@@ -10,6 +10,7 @@ import pytest
 from absl import flags
 
 from experiments import common, noisy_labels
+from experiments.report import noisy_labels as report
 
 SMALL = noisy_labels.Config(
   method=('forward', 'gce'),
@@ -47,8 +48,6 @@ def test_the_report_says_what_was_compared(finished):
     'forward, estimated T',
     'What estimating T instead of knowing it cost: forward',
     'Cross-entropy on the unflipped labels only minus cross-entropy',
-    'Bonferroni',
-    'worse nowhere',
   ):
     assert part in text, part
   assert (directory / 'figures' / 'noisy_labels.png').stat().st_size > 10_000
@@ -65,6 +64,76 @@ def test_the_report_says_what_was_compared(finished):
   assert found['difference'][0] == pytest.approx(
     np.mean(accuracy['gce']) - np.mean(accuracy['cross_entropy'])
   )
+
+
+def _rows(levels):
+  """Five trials whose accuracies are `levels` and a little noise."""
+  rng = np.random.default_rng(4)
+  rows = []
+  for seed in range(5):
+    arms = {}
+    for name, (level, stop) in levels.items():
+      score = {'accuracy': level + rng.normal(0, 1e-3), 'fitted': 0.5}
+      arms[name] = {
+        'selected': {**score, 'learning_rate': stop[0], 'step': stop[1]},
+        'last': {**score, 'learning_rate': 0.1, 'step': 40},
+        'curve': [level] * 4,
+      }
+    row = {'noise': 'symmetric', 'flip_rate': 0.4, 'seed': seed, 'arms': arms}
+    refused = {'backward': 'no inverse'} if seed == 1 else {}
+    rows.append({**row, 'refused': refused, 'realised_rate': 0.4})
+  return rows
+
+
+def _setup():
+  return report.Setup(
+    title='T',
+    facts=[],
+    settings=[('symmetric', 0.4)],
+    arms=['cross_entropy', 'gce', 'mae', 'backward'],
+    floors=[0.25],
+    groups=None,
+    estimator='anchors',
+  )
+
+
+LEVELS = {
+  'cross_entropy': (0.5, (0.1, 20)),
+  'gce': (0.6, (0.2, 40)),
+  'mae': (0.4, (0.1, 10)),
+  'on the unflipped labels only': (0.7, (0.1, 20)),
+  'on clean labels': (0.8, (0.1, 30)),
+}
+
+
+def test_rulings_in_the_report(tmp_path, capsys):
+  report.write(tmp_path, _setup(), _rows(LEVELS))
+  text = (tmp_path / 'report.md').read_text(encoding='utf-8')
+  assert text in capsys.readouterr().out + '\n'
+  for part in (
+    'there is something to win',
+    'Of 2 intervals 1 lie above 0 and 1 below',
+    'counted (Bonferroni): symmetric 0.4: gce.',
+    'first stop of the smallest learning rate, so another grid might serve '
+    'better: mae.',
+    'last stop of the largest learning rate, so another grid might serve '
+    'better: gce.',
+    'backward: not trained on seed 1: no inverse.',
+    '**Better than cross-entropy somewhere and worse nowhere: gce (1 of 1). '
+    'Worse somewhere: mae (1).**',
+  ):
+    assert part in text, part
+  (row,) = [line for line in text.splitlines() if line.startswith('| backward')]
+  assert '–' in row
+
+
+def test_nothing_is_ranked_where_there_is_nothing_to_win(tmp_path):
+  levels = {**LEVELS, 'on the unflipped labels only': (0.5, (0.1, 20))}
+  report.write(tmp_path, _setup(), _rows(levels))
+  text = (tmp_path / 'report.md').read_text(encoding='utf-8')
+  assert '**this table cannot rank methods**' in text
+  assert 'Cannot rank methods, and is not counted below: symmetric 0.4' in text
+  assert text.rstrip().endswith('**Nothing can be ranked.**')
 
 
 def test_a_finished_run_is_shown_and_not_repeated(finished, capsys):

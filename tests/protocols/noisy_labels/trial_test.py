@@ -17,7 +17,11 @@ from alignment.protocols.noisy_labels.plan import Plan
 
 WORLD = world.graded_ballots(2, world.Sizes(240, 80, 100), 3)
 PLAN = Plan(8, 30, 3, 40, (1e-2, 3e-2), keep_rows=True)
-ARMS = line_up(list(METHODS), ['estimated'])
+ARMS = line_up(
+  ['conservative', 'backward', 'gce', 'elr', 'peer', 'small_loss']
+  + ['co_teaching', 'divide_mix'],
+  ['estimated'],
+)
 
 
 @pytest.fixture(scope='module')
@@ -34,9 +38,7 @@ def test_every_classification_loss_is_a_method():
 
 def test_every_arm_and_both_controls_are_scored(row):
   expected = [str(arm) for arm in ARMS] + [trial.UNFLIPPED, trial.CLEAN]
-  assert list(row['arms']) + list(row['refused']) == expected or set(
-    [*row['arms'], *row['refused']]
-  ) == set(expected)
+  assert {*row['arms'], *row['refused']} == set(expected)
   for name, arm in row['arms'].items():
     assert len(arm['curve']) == 3, name
     assert arm['selected']['step'] in (10, 20, 30)
