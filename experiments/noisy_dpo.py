@@ -18,7 +18,7 @@ and intervals on paired differences.
     python -m experiments.noisy_dpo --data=my.jsonl --loss=dpo,rdpo
   Crowd votes, one per pair to train on, by a linear reward that learns:
     python -m experiments.noisy_dpo --data=votes/ --model=hashed
-  Losses that assume a rate estimated from 20 % of the pairs labelled twice:
+  Losses that assume a rate estimated from pairs labelled again:
     python -m experiments.noisy_dpo --estimate_flip_rate=agreement
 
 Contrast, written before the run: a loss is called better than DPO at a flip
@@ -51,6 +51,7 @@ from alignment.protocols.arena import Arena, build_arenas
 from alignment.protocols.arena_builder import arena_builder
 from alignment.protocols.assumed_rate import (
   RELABELLED,
+  RELABELS,
   Estimates,
   estimate_rates,
   plan_of,
@@ -131,11 +132,11 @@ class Config(common.Config):
   relabelled: float | None = field(
     None,
     'Share of training pairs labelled again, for the estimate alone. If not '
-    f'given: {RELABELLED} on the embedded task, 0 with --anchors.',
+    f'given: {RELABELLED:g} on the embedded task, 0 with --anchors.',
     within='[0, 1]',
   )
   relabels: int | None = field(
-    None, 'How often again. If not given: once.', within='[1, inf)'
+    None, f'How often again. If not given: {RELABELS}.', within='[1, inf)'
   )
   anchors: float | None = field(
     None,

@@ -31,6 +31,10 @@ from alignment.protocols.records_source import Source
 from alignment.types import NoisyLabels
 
 _REHEARSED = 0.2
+RELABELLED, RELABELS = 0.5, 4
+"""On the embedded task, where nothing else is asked for. Five labels on half of
+its 1000 pairs cannot tell a rate of .4 from ½ in one of 200 seeds, two labels
+on all of them in one of nine."""
 
 
 class Plan(NamedTuple):
@@ -46,13 +50,10 @@ class Plan(NamedTuple):
 
   estimator: str
   relabelled: float = 0.0
-  relabels: int = 1
+  relabels: int = RELABELS
   anchors: float = 0.0
   unit: str = 'prompt'
 
-
-RELABELLED = 0.2
-"""Share of the embedded task's pairs, where nothing else is asked for."""
 
 Estimates = Mapping[tuple[int, float], RateEstimate]
 """(seed, flip rate injected) -> what its training labels say of it."""
@@ -88,7 +89,7 @@ def plan_of(given: Mapping[str, Any], source: Source | None) -> Plan | None:
   plan = Plan(
     given['estimate_flip_rate'],
     relabelled,
-    given['relabels'] or 1,
+    given['relabels'] or RELABELS,
     anchors,
     source.cluster if source else 'prompt',
   )

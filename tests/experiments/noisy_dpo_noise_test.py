@@ -72,7 +72,7 @@ def test_the_estimate_stands_beside_what_was_injected(unsure):
   for _, _, rate, low, high in found:
     assert low < rate < high and rate == pytest.approx(0.2, abs=0.1)
   assert 'Votes err independently given the truth' in report
-  assert 'labelled again' in report
+  assert 'labelled 4 times more at the rates of the pairs' in report
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ def _own_clusters(arena):
 
 def test_pairs_labelled_again_tell_the_rate():
   arena = _own_clusters(MANY)
-  plan = Plan('agreement', relabelled=0.5)
+  plan = Plan('agreement', relabelled=0.5, relabels=1)
   found = estimate_rates([arena], NOISE, [0.0, 0.3], plan)
   assert found[0, 0.0].rate == 0 and found[0, 0.0].low == 0
   one = found[0, 0.3]
@@ -77,7 +77,7 @@ def test_rates_that_differ_between_pairs_are_underestimated():
     [_own_clusters(MANY)],
     Noise('hard_only'),
     [0.3],
-    Plan('agreement', relabelled=0.5),
+    Plan('agreement', relabelled=0.5, relabels=1),
   )
   assert found[0, 0.3].high < 0.05
 
@@ -167,7 +167,7 @@ def test_an_estimate_is_what_a_contestant_assumes():
     'rdpo@agreement',
     'rdpo@0.3',
   ]
-  plan = Plan('agreement', relabelled=1.0)
+  plan = Plan('agreement', relabelled=1.0, relabels=1)
   estimates = estimate_rates([arena], NOISE, [0.3], plan)
   grid = Grid((0.01,), (STEPS,))
   jobs = list(
@@ -189,7 +189,7 @@ def test_an_estimate_of_0_is_the_uncorrected_loss():
   competing = line_up(
     {0.0: 0.0}, ['dpo', 'rdpo'], 'mean', [], beta=0.5, estimator='agreement'
   )
-  plan = Plan('agreement', relabelled=1.0)
+  plan = Plan('agreement', relabelled=1.0, relabels=1)
   estimates = estimate_rates([arena], NOISE, [0.0], plan)
   jobs = list(
     rounds.jobs_of(
@@ -219,13 +219,13 @@ VOTED = [
 
 def test_plans():
   assert plan_of(FLAGS | {'estimate_flip_rate': ''}, None) is None
-  assert plan_of(FLAGS, None) == Plan('agreement', 0.2, 1, 0.0, 'prompt')
+  assert plan_of(FLAGS, None) == Plan('agreement', 0.5, 4, 0.0, 'prompt')
   checked = plan_of(
     FLAGS | {'estimate_flip_rate': 'anchors', 'anchors': 0.1}, None
   )
-  assert checked == Plan('anchors', 0.0, 1, 0.1, 'prompt')
+  assert checked == Plan('anchors', 0.0, 4, 0.1, 'prompt')
   voted = plan_of(FLAGS, _source(VOTED))
-  assert voted == Plan('agreement', 0.0, 1, 0.0, 'first turn')
+  assert voted == Plan('agreement', 0.0, 4, 0.0, 'first turn')
   known = plan_of(
     FLAGS | {'estimate_flip_rate': 'anchors', 'anchors': 0.1},
     _source(SINGLE, 0.2),
@@ -264,4 +264,6 @@ def test_a_refusal_names_seed_and_rate():
   with pytest.raises(
     ValueError, match=r'agreement: seed 3, flip rate 0.45: .*(set|chance|1/2)'
   ):
-    estimate_rates([arena], NOISE, [0.45], Plan('agreement', relabelled=1.0))
+    estimate_rates(
+      [arena], NOISE, [0.45], Plan('agreement', relabelled=1.0, relabels=1)
+    )
