@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from alignment.metrics.intervals import covers, wilson
-from alignment.metrics.shares import clopper_pearson, clustered_wilson
+from alignment.metrics.shares import clopper_pearson, clustered_wilson, mid_p
 
 
 @pytest.mark.parametrize('successes', [1, 7, 38])
@@ -21,6 +21,29 @@ def test_clopper_pearson_at_the_ends():
   assert (1 - none.high) ** 20 == pytest.approx(0.025)
   assert all_of_them.high == 1
   assert all_of_them.low == pytest.approx(1 - none.high)
+
+
+@pytest.mark.parametrize('successes', [0, 1, 7, 40, 41])
+def test_mid_p_counts_the_observed_number_half(successes):
+  found = mid_p(successes, 41, confidence=0.9)
+  law = stats.binom(41, found.low)
+  if successes:
+    tail = law.sf(successes) + law.pmf(successes) / 2
+    assert tail == pytest.approx(0.05)
+  law = stats.binom(41, found.high)
+  if successes < 41:
+    tail = law.cdf(successes - 1) + law.pmf(successes) / 2
+    assert tail == pytest.approx(0.05)
+  exact = clopper_pearson(successes, 41, confidence=0.9)
+  assert exact.low <= found.low <= found.value <= found.high <= exact.high
+
+
+@pytest.mark.parametrize('share', [0.1, 0.2, 0.3, 0.4])
+def test_mid_p_covers_about_as_often_as_it_says(share):
+  chance = stats.binom.pmf(np.arange(301), 300, share)
+  covered = [covers(mid_p(k, 300), share) for k in range(301)]
+  # The exact interval covers .966 of the first of these.
+  assert 0.945 < chance @ covered < 0.962
 
 
 def test_clustered_wilson_of_independent_rows_is_nearly_wilson():

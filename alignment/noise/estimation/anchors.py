@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from alignment.metrics.intervals import Estimate, wilson
-from alignment.metrics.shares import clopper_pearson, clustered_wilson
+from alignment.metrics.shares import clopper_pearson, clustered_wilson, mid_p
 from alignment.noise.estimation.agreement import two_classes_refusal
 from alignment.noise.estimation.estimate import (
   RateEstimate,
@@ -32,8 +34,8 @@ SUREST_SHARE, SUREST_ROWS = 0.1, 30
 def anchor_rate(evidence: Evidence, _: np.random.Generator) -> RateEstimate:
   """Share of wrong labels among the rows whose true class is known.
 
-  Exact (Clopper-Pearson) where every such row is its own group, else over
-  groups.
+  The interval is exact binomial, mid-P, where every such row is its own group,
+  else over groups. A sample of easy or disputed rows tells the rate of these.
   """
   name, unit = 'anchors', evidence.group_name
   clean = evidence.clean_label
@@ -45,7 +47,8 @@ def anchor_rate(evidence: Evidence, _: np.random.Generator) -> RateEstimate:
       'no row has a known true class; checking a random sample of 200 rows '
       'would give a number to within .07',
     )
-  found = share(evidence.label[known] != clean[known], evidence.group[known])
+  wrong, group = evidence.label[known] != clean[known], evidence.group[known]
+  found = _share(wrong, group, mid_p)
   return bounded(name, ANCHORS, *found[:3], count=found.count, unit=unit)
 
 
@@ -69,9 +72,7 @@ def surest_rows_rate(
   if why:
     return refused(name, SUREST, why)
   against, group = _surest(evidence)
-  found = clustered_wilson(against, np.ones(len(against)), group)
-  if len(np.unique(group)) == len(group):
-    found = wilson(int(against.sum()), len(against))
+  found = _share(against, group, wilson)
   return bounded(
     name,
     SUREST,
@@ -96,7 +97,8 @@ def single_label_bounds(
   why = _model_refusal(evidence) or two_classes_refusal(evidence)
   if why:
     return refused(name, SINGLE, why)
-  found = share(*_surest(evidence))
+  # A bound has to hold: the exact interval that never covers too rarely.
+  found = _share(*_surest(evidence), clopper_pearson)
   return RateEstimate(
     estimator=name,
     assumption=SINGLE,
@@ -108,10 +110,14 @@ def single_label_bounds(
   )
 
 
-def share(wrong: np.ndarray, group: np.ndarray) -> Estimate:
-  """A share of rows: exact where each is its own group, else over groups."""
+def _share(
+  wrong: np.ndarray,
+  group: np.ndarray,
+  interval: Callable[[int, int], Estimate],
+) -> Estimate:
+  """A share of rows: `interval` where each is its own group, else clustered."""
   if len(np.unique(group)) == len(group):
-    return clopper_pearson(int(np.sum(wrong)), len(wrong))
+    return interval(int(np.sum(wrong)), len(wrong))
   return clustered_wilson(wrong, np.ones(len(wrong)), group)
 
 

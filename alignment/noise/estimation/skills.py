@@ -78,17 +78,19 @@ def mean_skill_interval(
     )
     return distance.reshape(len(starts), -1).min(axis=0) - least
 
-  def end(far: float) -> float:
-    near = value
-    for _ in range(_ROUNDS):
-      grid = np.linspace(near, far, _GRID)
-      beyond = np.flatnonzero(profile(grid[1:]) > limit)
-      if not len(beyond):
-        return far
-      near, far = grid[beyond[0]], grid[beyond[0] + 1]
-    return float((near + far) / 2)
-
-  return value, end(0.0), end(1.0)
+  # Both ends at once: a bracket each, narrowed to one step of a grid.
+  near, far = np.full(2, value), np.array([0.0, 1.0])
+  is_open = np.ones(2, bool)
+  for _ in range(_ROUNDS):
+    grid = np.linspace(near, far, _GRID, axis=1)
+    beyond = profile(grid[:, 1:].reshape(-1)).reshape(2, -1) > limit
+    # An end that is never reached stays at 0 or 1.
+    is_open &= beyond.any(axis=1)
+    first, both = np.argmax(beyond, axis=1), np.arange(2)
+    near = np.where(is_open, grid[both, first], far)
+    far = np.where(is_open, grid[both, first + 1], far)
+  low, high = (near + far) / 2
+  return value, float(low), float(high)
 
 
 def _minimise(
@@ -145,6 +147,7 @@ def _minimise(
     apart = np.where(keep, tried_apart, apart)
     value = value - gain
     damping = np.where(better, damping / 5, damping * 8)
-    if np.all((gain < 1e-6) & (better | (damping > 1e3))):
+    is_still = np.max(np.abs(step[..., 0]), axis=1) < 1e-4
+    if np.all(is_still | (better & (gain < 1e-6))):
       break
   return skills, np.sum(apart[:, : len(first)] ** 2, axis=1)
