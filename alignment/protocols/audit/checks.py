@@ -23,6 +23,7 @@ from alignment.protocols.audit.suspicion import vote_posterior
 
 FEWEST_ROWS = 30
 MOST_SPLIT = 9
+MEAN_WRONG = 'mean P(wrong)'
 VOTE, LABEL = 'error of one vote', 'error of the label at hand'
 BLIND = ('annotators', 'triangles', 'stated', 'repeated_rows')
 """Estimators of the audit's own, none of which reads true classes."""
@@ -129,7 +130,7 @@ def _against_gold(
     checks.append(
       _compare(
         LABEL,
-        f'mean P(wrong), {by_votes[1]}',
+        f'{MEAN_WRONG}, {by_votes[1]}',
         clustered_mean(doubt[known], group[known]),
         observed[LABEL],
         units[LABEL],
@@ -175,7 +176,7 @@ def _against_triangles(
   checks = [
     _compare(
       what,
-      f'mean P(wrong), {by_votes[1]}',
+      f'{MEAN_WRONG}, {by_votes[1]}',
       clustered_mean(doubt[own], evidence.group[own]),
       observed,
       unit,

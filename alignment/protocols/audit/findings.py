@@ -15,7 +15,11 @@ from alignment.protocols.audit.baselines import (
   baselines,
   repeats,
 )
-from alignment.protocols.audit.checks import Check, rate_checks
+from alignment.protocols.audit.checks import (
+  MEAN_WRONG,
+  Check,
+  rate_checks,
+)
 from alignment.protocols.audit.cleaning import Plan, make_plan
 from alignment.protocols.audit.rates import Rates, find_rates
 from alignment.protocols.audit.reading import (
@@ -83,7 +87,7 @@ def examine(
   Raises:
     ValueError: see `cleaning.make_plan`.
   """
-  streams = iter(np.random.default_rng(seed).spawn(6))
+  streams = iter(np.random.default_rng(seed).spawn(7))
   evidence = subject.evidence
   reading = None
   features = features_of(subject)
@@ -105,6 +109,8 @@ def examine(
   )
   told(f'{len(rates.estimates)} estimators asked')
   suspicion = find_suspicion(subject, evidence, rates, annotators)
+  checks = rate_checks(subject, evidence, rates, annotators, next(streams))
+  suspicion = _with_doubt(suspicion, checks)
   plan = make_plan(
     subject,
     evidence,
@@ -115,7 +121,6 @@ def examine(
   )
   told('labels ranked')
   stream = next(streams)
-  checks = rate_checks(subject, evidence, rates, annotators, stream)
   scores = detector_scores(evidence, rates, stream) or held_out_votes(
     subject, rates, stream
   )
@@ -132,4 +137,18 @@ def examine(
     checks=checks,
     scores=scores,
     plan=plan,
+  )
+
+
+def _with_doubt(suspicion: Suspicion, checks: Sequence[Check]) -> Suspicion:
+  """Doubts P(wrong) where it fails against what the data observe."""
+  failed = [
+    c for c in checks if c.by.startswith(MEAN_WRONG) and c.holds is False
+  ]
+  if suspicion.doubt or not failed:
+    return suspicion
+  c = failed[0]
+  return suspicion._replace(
+    doubt=f'P(wrong) fails where it can be held against an observation '
+    f'({c.predicted.value:.3f} predicted, {c.observed.value:.3f} observed)'
   )

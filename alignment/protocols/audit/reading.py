@@ -40,7 +40,7 @@ class Reading(NamedTuple):
 
 
 def read(
-  features: sparse.csr_array,
+  features: sparse.csr_array | Differences,
   label: np.ndarray,
   cluster: np.ndarray,
   *,
@@ -87,31 +87,80 @@ def read(
   return Reading(probs, fold, tuple(strengths))
 
 
-def features_of(subject: Subject) -> sparse.csr_array | None:
+class Differences:
+  """Pairs of texts as features, multiplied text by text.
+
+  Row b is words[first[b]] − words[second[b]], then lengths[b]. Texts recur in
+  many pairs, so their words are gone through once per text and not per pair.
+
+  Args:
+    words: `[n, D]`, one row per text.
+    first, second: `[B]` row numbers of `words`.
+    lengths: `[B]`.
+  """
+
+  def __init__(
+    self,
+    words: sparse.csr_array,
+    first: np.ndarray,
+    second: np.ndarray,
+    lengths: np.ndarray,
+  ):
+    self._parts = words, first, second, lengths
+    self.shape = len(first), words.shape[1] + 1
+
+  def __getitem__(self, rows: np.ndarray) -> Differences:
+    words, *parts = self._parts
+    return Differences(words, *(part[rows] for part in parts))
+
+  def __matmul__(self, weights: np.ndarray) -> np.ndarray:
+    words, first, second, lengths = self._parts
+    scores = words @ weights[:-1]
+    return scores[first] - scores[second] + lengths * weights[-1]
+
+  @property
+  def T(self) -> _Transposed:
+    return _Transposed(*self._parts)
+
+
+class _Transposed(NamedTuple):
+  words: sparse.csr_array
+  first: np.ndarray
+  second: np.ndarray
+  lengths: np.ndarray
+
+  def __matmul__(self, pull: np.ndarray) -> np.ndarray:
+    size = self.words.shape[0]
+    by_text = np.bincount(self.first, pull, size)
+    by_text -= np.bincount(self.second, pull, size)
+    return np.append(self.words.T @ by_text, self.lengths @ pull)
+
+
+def features_of(subject: Subject) -> sparse.csr_array | Differences | None:
   """Hashed words and lengths of a subject's texts; None where it has none.
 
   Of pairs: words of the first minus words of the second, each of norm 1, and
   the log ratio of their lengths; of single texts: words, log length and 1.
-  Words that one row alone has are left out, for nothing can be learned of them.
+  Words that one text alone has are left out: nothing can be learned of them.
   """
   texts = subject.texts
   if subject.is_pairs:
-    words = bag_of_words([t[1] for t in texts]) - bag_of_words(
-      [t[2] for t in texts]
-    )
-    dense = [_scaled(length_ratio(texts))]
-  else:
-    if not any(t[0] for t in texts):
-      return None
-    words = bag_of_words([t[0] for t in texts])
-    lengths = np.log1p([len(t[0].split()) for t in texts])
-    dense = [_scaled(lengths - lengths.mean()), np.ones(len(texts))]
-  words = sparse.csr_array(words)
-  words.eliminate_zeros()
+    sides, names = ids_of(t[part] for part in (1, 2) for t in texts)
+    first, second = np.split(sides, 2)
+    ratio = _scaled(length_ratio(texts))
+    return Differences(_shared_words(names), first, second, ratio)
+  if not any(t[0] for t in texts):
+    return None
+  lengths = np.log1p([len(t[0].split()) for t in texts])
+  dense = np.stack([_scaled(lengths - lengths.mean()), np.ones(len(texts))], 1)
+  words = _shared_words([t[0] for t in texts])
+  return sparse.hstack([words, sparse.csr_array(dense)], format='csr')
+
+
+def _shared_words(texts: Sequence[str]) -> sparse.csr_array:
+  words = bag_of_words(texts)
   times = np.bincount(words.indices, minlength=words.shape[1])
-  return sparse.hstack(
-    [words[:, times > 1], sparse.csr_array(np.stack(dense, 1))], format='csr'
-  )
+  return sparse.csr_array(words[:, times > 1])
 
 
 def clusters_of(
@@ -151,7 +200,7 @@ def deal(cluster: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _fit(
-  features: sparse.csr_array,
+  features: sparse.csr_array | Differences,
   label: np.ndarray,
   num_classes: int,
   used: np.ndarray,
