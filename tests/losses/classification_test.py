@@ -136,10 +136,9 @@ def test_finite_up_to_1e4_with_finite_gradients(name):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_examples_do_not_mix_and_a_shift_of_logits_changes_nothing(name):
-  logits = jnp.asarray(LOGITS, jnp.float32)
-  jacobian = jax.jacobian(lambda x: losses(name, x))(logits)
-  across = np.asarray(jacobian)[~np.eye(SIZE, dtype=bool)]
-  np.testing.assert_array_equal(across, 0.0)
+  moved = LOGITS + 9.0 * (np.arange(SIZE) == 3)[:, None] * np.eye(CLASSES)[1]
+  gap = np.asarray(losses(name, moved) - losses(name))
+  np.testing.assert_array_equal(gap != 0, np.arange(SIZE) == 3)
   shift = RNG.normal(0, 5, (SIZE, 1))
   np.testing.assert_allclose(
     losses(name, LOGITS + shift), losses(name), rtol=1e-4, atol=1e-5

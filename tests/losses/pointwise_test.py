@@ -31,9 +31,11 @@ PER_EXAMPLE = {
   'label_smoothing_good': RNG.uniform(0, 0.4, SIZE),
   'label_smoothing_bad': RNG.uniform(0, 0.4, SIZE),
 }
-CASES = [(name, CLASSIFICATION) for name in CLASSIFICATION] + [
-  (name, UNPAIRED) for name in UNPAIRED
-]
+# Terms know nothing of a loss but what it reads: one of every kind.
+CASES = [
+  (name, CLASSIFICATION)
+  for name in ('gce', 'conservative', 'forward', 'backward', 'elr', 'peer')
+] + [(name, UNPAIRED) for name in ('kto', 'forward_bco')]
 
 
 def _inputs(name, losses):
@@ -81,11 +83,7 @@ def test_a_coefficient_multiplies_and_is_no_weight(name, losses):
   np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
-TRACED = [
-  (name, losses, True)
-  for name, losses in CASES
-  if name in ('backward', 'peer', 'backward_kto')
-]
+TRACED = [(n, losses, True) for n, losses in CASES if n in ('backward', 'kto')]
 
 
 @pytest.mark.parametrize(
