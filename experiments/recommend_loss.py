@@ -7,7 +7,7 @@ that the rule was not made from. What this adds to the comparisons of losses at
 one kind of noise each: the choice itself is judged, on held-out scenarios, by
 its regret against the best loss of each and against always training plainly.
 
-  Embedded worlds, about two minutes on two cores:
+  Embedded worlds, about a minute on two cores:
     python -m experiments.recommend_loss --output_dir=runs/recommend_loss
 
 Contrast, written before the run: the rule is worth following if the 95 %

@@ -36,7 +36,7 @@ from alignment.protocols.noise_scenarios import (
   reduce_features,
 )
 
-MAX_PAIRS, FEWEST_PAIRS, COLUMNS = 2000, 400, 64
+MAX_PAIRS, FEWEST_PAIRS, COLUMNS = 1600, 400, 48
 LARGEST_RATE = 0.45
 FEWEST_IN_STRATUM = 8
 SIGNIFICANT = 0.05
@@ -231,7 +231,7 @@ def draw_scenarios(
   for number in range(count):
     if number % 2 == 0:
       about = {
-        'noise': observed.kinds[number // 2 % len(observed.kinds)],
+        'noise': str(rng.choice(observed.kinds)),
         'preference': str(rng.choice(['bt', 'argmax'])),
         'size': num_pairs // int(rng.choice([2, 8])),
         'visible': float(rng.choice([0.5, 1.0])),

@@ -64,7 +64,7 @@ def settings_of(points: Sequence[Point], *keys: str) -> list[dict[str, Any]]:
 
 def name_of(setting: Mapping[str, Any]) -> str:
   shown = {'rate': 'ε = {:g}', 'budget': '{} votes', 'noise': '{}'}
-  return ', '.join(shown[k].format(x) for k, x in setting.items())
+  return ', '.join(shown[k].format(x) for k, x in setting.items()) or 'recorded'
 
 
 def curve(

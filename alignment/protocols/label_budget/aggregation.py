@@ -60,8 +60,13 @@ AGGREGATIONS: Mapping[str, Callable[[Pool, np.ndarray], Labels]] = {
   'one_coin': one_coin,
 }
 """name -> (pool, votes taken of each pair) -> labels."""
-NEED_SEVERAL = ('majority', 'dawid_skene', 'one_coin')
-"""Those that say nothing of single votes beyond what the vote itself says."""
+FEWEST_VOTES: Mapping[str, int] = {
+  'majority': 2,
+  'dawid_skene': 3,
+  'one_coin': 3,
+}
+"""name -> votes that half of the bought pairs must have: below, a majority is
+the vote itself, and skills of workers cannot be told apart."""
 
 
 def _posterior(model: str, pool: Pool, taken: np.ndarray) -> Labels:
@@ -70,10 +75,12 @@ def _posterior(model: str, pool: Pool, taken: np.ndarray) -> Labels:
   table = pool.vote_table(taken)
   place = np.zeros(len(pool), np.int32)
   place[rows] = np.arange(len(rows))
-  # Empty tasks say nothing, and a model compiles once per number of tasks.
-  num_tasks = round_up(len(rows))
+  # Who has no votes says nothing, and a model compiles once per shape.
   table = dataclasses.replace(
-    table, task=place[table.task], num_tasks=num_tasks
+    table,
+    task=place[table.task],
+    num_tasks=round_up(len(rows)),
+    num_workers=round_up(table.num_workers),
   )
   probs, weight = np.full(len(pool), 0.5), np.zeros(len(pool))
   probs[rows] = ANNOTATOR_MODELS[model](table).task_probs[: len(rows), 0]

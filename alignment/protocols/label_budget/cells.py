@@ -14,7 +14,7 @@ import numpy as np
 from alignment.protocols.label_budget import mixes, queries
 from alignment.protocols.label_budget.aggregation import (
   AGGREGATIONS,
-  NEED_SEVERAL,
+  FEWEST_VOTES,
   votes,
 )
 from alignment.protocols.label_budget.allocation import ALLOCATIONS, spread
@@ -40,9 +40,9 @@ class Judge(Protocol):
 def allocation_points(
   pool: Pool, validation: Validation, judge: Judge, budgets: Sequence[int]
 ) -> list[Point]:
-  """Every allocation of every budget, under every aggregation.
+  """Every allocation of every budget, under every aggregation it allows.
 
-  With one vote a pair there is nothing to aggregate: the vote is the label.
+  See `FEWEST_VOTES` for those left out.
 
   Args:
     pool: what can be bought.
@@ -58,8 +58,9 @@ def allocation_points(
   for budget in budgets:
     for allocation, allocate in ALLOCATIONS.items():
       taken = allocate(pool, budget, fit)
+      typical = np.median(taken[taken > 0])
       for aggregation, aggregate in AGGREGATIONS.items():
-        if taken.max() == 1 and aggregation in NEED_SEVERAL:
+        if typical < FEWEST_VOTES.get(aggregation, 1):
           continue
         weights = fit(aggregate(pool, taken))
         points.append(

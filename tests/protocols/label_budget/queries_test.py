@@ -5,6 +5,7 @@ import pytest
 from scipy import special
 
 from alignment.protocols.label_budget import aggregation, queries
+from alignment.protocols.label_budget.pool import Pool
 from alignment.protocols.label_budget.queries import QUERY_POLICIES, State
 from tests.protocols.label_budget.pools import make_pool, make_validation
 
@@ -55,13 +56,26 @@ def test_bald_is_the_information_of_a_flipped_vote():
   np.testing.assert_allclose(queries.bald(state)[15:25], expected, atol=2e-3)
 
 
-def test_a_committee_of_one_mind_leaves_the_tie_to_the_spread():
-  state = make_state(seed=3)
-  score = queries.disagreement(state)[15:]
-  margin = np.abs(state.scores[15:])
-  # Members differ where their mean is near 0: far pairs are asked last.
-  far, near = np.argsort(margin)[-5:], np.argsort(margin)[:5]
-  assert score[near].mean() > score[far].mean() + 0.1
+def test_a_committee_differs_where_its_labels_do():
+  """Labels settle the first feature and contradict each other on the second."""
+  rng = np.random.default_rng(3)
+  features = np.repeat(np.eye(2), 40, axis=0)
+  votes = np.ones((80, 1), np.int8)
+  votes[40:, 0] = np.where(np.arange(40) % 2, 1, -1)
+  pool = Pool(
+    features=features,
+    votes=votes,
+    workers=np.zeros((80, 1), np.int32),
+    num_votes=np.ones(80, int),
+    flip_rate=0.0,
+  )
+  taken = (np.arange(80) % 40 < 20).astype(int)
+  labels = aggregation.forward(pool, taken)
+  state = State(pool, taken, labels, np.array([2.0, 0.1]), 0.01, rng)
+  score = queries.disagreement(state)
+  # New pairs of the first kind, on which all are of one mind, come last.
+  assert score[20:40].max() < -0.9 < score[60:].min()
+  assert np.all(np.isinf(score[taken > 0]))
 
 
 def test_relabelling_takes_turns_with_new_pairs():
