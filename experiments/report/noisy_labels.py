@@ -38,6 +38,7 @@ class Setup:
     floors: accuracy of the majority class, by seed.
     groups: `[B]` of the test rows where intervals are over these; None where
       they are over seeds.
+    grid_ends: the smallest and largest (learning rate, stop) of the grid.
     estimator: of the transition.
   """
 
@@ -47,6 +48,7 @@ class Setup:
   arms: Sequence[str]
   floors: Sequence[float]
   groups: np.ndarray | None
+  grid_ends: Sequence[tuple[float, int]]
   estimator: str
 
 
@@ -201,7 +203,7 @@ def _section(setup: Setup, where: Where, standings: Standings) -> list[str]:
     f'{tables.estimate(gap, signed=True)}; {told}.',
     *_cost_of_estimating(standings),
     *_refusals(standings),
-    *_edges(standings),
+    *_edges(setup, standings),
   ]
   errors = [row['estimate_error'] for row in rows if 'estimate_error' in row]
   if errors:
@@ -260,27 +262,19 @@ def _refusals(standings: Standings) -> list[str]:
   ]
 
 
-def _edges(standings: Standings) -> list[str]:
+def _edges(setup: Setup, standings: Standings) -> list[str]:
   """Arms whose choices say that the grid was too narrow for them."""
-  chosen = {
-    name: [
-      (arm['selected']['learning_rate'], arm['selected']['step'])
-      for arm in standings.of(name)
-    ]
-    for name in standings.names
-  }
-  rates = [rate for stops in chosen.values() for rate, _ in stops]
-  arm = standings.of(BASELINE)[0]
-  last = arm['last']['step']
-  first = last // len(arm['curve'])
   remarks = []
-  for what, end in (
-    ('first stop of the smallest', (min(rates), first)),
-    ('last stop of the largest', (max(rates), last)),
+  for what, end in zip(
+    ('first stop of the smallest', 'last stop of the largest'),
+    setup.grid_ends,
+    strict=True,
   ):
-    names = [
-      n for n, stops in chosen.items() if 2 * stops.count(end) > len(stops)
-    ]
+    names = []
+    for name in standings.names:
+      chosen = [arm['selected'] for arm in standings.of(name)]
+      stops = [(c['learning_rate'], c['step']) for c in chosen]
+      names += [name] if 2 * stops.count(end) > len(stops) else []
     if names:
       remarks.append(
         f'- Chosen mostly at the {what} learning rate, so another grid might '

@@ -93,6 +93,7 @@ def _setup():
     arms=['cross_entropy', 'gce', 'mae', 'backward'],
     floors=[0.25],
     groups=None,
+    grid_ends=((0.1, 10), (0.2, 40)),
     estimator='anchors',
   )
 
@@ -204,10 +205,9 @@ REFUSED = {
     ['--method=gce', '--assume=true'],
     '--assume=true: none of --method=gce is told',
   ),
-  'assume_needed': (['--assume='], '--assume=: conservative has to be told'),
   'estimator_unused': (
     ['--assume=true', '--estimator=anchors'],
-    '--estimator=anchors: nothing is estimated',
+    '--estimator=anchors: no method is told an estimate',
   ),
   'noise': (['--noise=loud'], '--noise=loud: must be one of'),
   'rate': (['--flip_rate=0'], '--flip_rate=0: must be within (0, 1)'),

@@ -69,20 +69,21 @@ class Arm(NamedTuple):
 def line_up(names: Sequence[str], assumed: Sequence[str]) -> list[Arm]:
   """The baseline, then each method under everything it may be told.
 
+  Args:
+    names: keys of `METHODS`.
+    assumed: among `ASSUMED`; () is all of them.
+
   Raises:
-    ValueError: an unknown method, or `assumed` where no method is told
-      anything, or nothing where one has to be.
+    ValueError: an unknown name, or `assumed` where no method is told anything.
   """
-  for name in names:
-    if name not in METHODS:
-      raise ValueError(f'--method={name}: must be one of {", ".join(METHODS)}')
-  told = [name for name in names if METHODS[name].needs]
-  if told and not assumed:
-    raise ValueError(
-      f'--assume=: {told[0]} has to be told a transition or a rate; give one '
-      f'of {", ".join(ASSUMED)}'
-    )
-  if assumed and not told:
+  for flag, given, known in (
+    ('method', names, METHODS),
+    ('assume', assumed, ASSUMED),
+  ):
+    for name in given:
+      if name not in known:
+        raise ValueError(f'--{flag}={name}: must be one of {", ".join(known)}')
+  if assumed and not any(METHODS[name].needs for name in names):
     raise ValueError(
       f'--assume={",".join(assumed)}: none of --method={",".join(names)} is '
       'told a transition or a rate'
@@ -90,7 +91,7 @@ def line_up(names: Sequence[str], assumed: Sequence[str]) -> list[Arm]:
   arms = [Arm(BASELINE)]
   for name in names:
     if METHODS[name].needs:
-      arms += [Arm(name, source) for source in assumed]
+      arms += [Arm(name, source) for source in assumed or ASSUMED]
     elif name != BASELINE:
       arms.append(Arm(name))
   return arms

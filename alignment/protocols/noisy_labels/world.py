@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -150,12 +149,17 @@ def file_world(
     )
   classes = np.searchsorted(names, answers).astype(np.int32)
   tokenizer = HashedTokenizer(num_buckets)
-  features = bag_of_words(texts, tokenizer).toarray().astype(np.float32)
   _, group = np.unique(groups, return_inverse=True)
-  parts = [
-    Part(features[rows], classes[rows], group[rows].astype(np.int32))
-    for rows in _divide(group, sizes, path)
-  ]
+  parts = []
+  for rows in _divide(group, sizes, path):
+    features = bag_of_words([texts[row] for row in rows], tokenizer)
+    parts.append(
+      Part(
+        features.astype(np.float32).toarray(),
+        classes[rows],
+        group[rows].astype(np.int32),
+      )
+    )
   source = (
     f'{len(texts)} rows of {path}, {len(names)} classes. Labels as given count '
     'as clean here: whatever is wrong with them caps every number below'
@@ -229,7 +233,7 @@ def _divide(group: np.ndarray, sizes: Sizes, path: str) -> Sequence[np.ndarray]:
   rng = np.random.default_rng(0)
   place = rng.permutation(group.max() + 1)[group] / (group.max() + 1)
   split = np.searchsorted(np.cumsum(SHARES)[:-1], place, side='right')
-  limits: Any = (sizes.num_train, sizes.num_validation, sizes.num_test)
+  limits = (sizes.num_train, sizes.num_validation, sizes.num_test)
   chosen = []
   for s, limit in enumerate(limits):
     rows = rng.permutation(np.flatnonzero(split == s))

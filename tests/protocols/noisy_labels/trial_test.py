@@ -2,18 +2,20 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from alignment.losses.classification import CLASSIFICATION
-from alignment.protocols.noisy_labels import trial, world
+from alignment.protocols.noisy_labels import learner, trial, world
 from alignment.protocols.noisy_labels.methods import (
   ASSUMED,
   METHODS,
   Arm,
   line_up,
 )
-from alignment.protocols.noisy_labels.plan import Plan
+from alignment.protocols.noisy_labels.plan import Plan, orders
 
 WORLD = world.graded_ballots(2, world.Sizes(240, 80, 100), 3)
 PLAN = Plan(8, 30, 3, 40, (1e-2, 3e-2), keep_rows=True)
@@ -96,19 +98,19 @@ def test_the_unflipped_control_never_reads_a_wrong_label():
 
 def test_divide_mix_needs_the_other_learner_and_softens_wrong_labels():
   labels = trial.draw_labels(WORLD, 'symmetric', 0.3, 7)
-  state = trial.learner.start(
-    tuple(trial.jax.random.split(trial.jax.random.key(0))),
-    trial.jnp.asarray(WORLD.train.features),
+  state = learner.start(
+    tuple(jax.random.split(jax.random.key(0))),
+    jnp.asarray(WORLD.train.features),
     8,
     3,
   )
-  data = trial.learner.Data(
-    trial.jnp.asarray(WORLD.train.features),
-    (trial.jnp.asarray(labels.train),) * 2,
-    trial.jnp.ones(240),
+  data = learner.Data(
+    jnp.asarray(WORLD.train.features),
+    (jnp.asarray(labels.train),) * 2,
+    jnp.ones(240),
   )
-  order = trial.orders(0, 2, 240, PLAN._replace(steps=90))
-  state = trial.learner.advance(
+  order = orders(0, 2, 240, PLAN._replace(steps=90))
+  state = learner.advance(
     state, data, order, 1.0, 1e-2, {}, loss='cross_entropy', scheme='all'
   )
   first, second = trial._divided(state, data, labels.train)
@@ -131,7 +133,8 @@ def test_line_up():
   ]
   with pytest.raises(ValueError, match='--method=nope: must be one of'):
     line_up(['nope'], ASSUMED)
-  with pytest.raises(ValueError, match='--assume=: forward has to be told'):
-    line_up(['forward'], [])
+  with pytest.raises(ValueError, match='--assume=guess: must be one of'):
+    line_up(['forward'], ['guess'])
+  assert line_up(['forward'], []) == line_up(['forward'], ASSUMED)
   with pytest.raises(ValueError, match='none of --method=gce is told'):
     line_up(['gce'], ['true'])
