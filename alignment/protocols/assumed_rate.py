@@ -120,6 +120,41 @@ def estimate_rates(
   return found
 
 
+def gather(
+  pairs: Pairs, labels: NoisyLabels, noise: Noise, plan: Plan, seed: int
+) -> Evidence:
+  """What may be known of the training labels.
+
+  Args:
+    pairs: the training pairs.
+    labels: theirs, with noise.
+    noise: what gave them.
+    plan: what is labelled again or checked.
+    seed: of the arena; which pairs are, and what is said of them.
+
+  Returns:
+    Labels and votes of the pairs, 0 where completion 0 is said to be better;
+    pairs that the labeller skipped or tied have no votes.
+  """
+  key = jax.random.fold_in(jax.random.key(seed), 0x22)
+  if pairs.votes:
+    votes = _crowd(key, pairs, labels, noise)
+  else:
+    votes = _relabelled(key, pairs, labels, plan)
+  checked = _some(jax.random.fold_in(key, 1), len(pairs), plan.anchors)
+  truth = np.where(pairs.first_is_better, 0, 1)
+  cluster = np.unique(pairs.cluster, return_inverse=True)[1]
+  return Evidence(
+    label=np.where(labels.label, 0, 1),
+    num_classes=2,
+    group=cluster,
+    group_name=f'{plan.unit}s',
+    annotator_id=np.array([g.annotator_id for g in pairs.groups]),
+    votes=votes,
+    clean_label=np.where(checked, truth, -1) if plan.anchors else None,
+  )
+
+
 def _rehearse(plan: Plan, num_pairs: int, *, has_votes: bool) -> None:
   """Refuses a plan that comes to no number on made-up pairs."""
   if plan.estimator not in ESTIMATORS:
@@ -147,38 +182,6 @@ def _rehearse(plan: Plan, num_pairs: int, *, has_votes: bool) -> None:
   labels = flip(at_hand(pairs), rng.random(num_pairs), _REHEARSED)
   evidence = gather(pairs, labels, Noise('symmetric'), plan, seed=0)
   _estimated(evidence, plan, 0, '')
-
-
-def gather(
-  pairs: Pairs, labels: NoisyLabels, noise: Noise, plan: Plan, seed: int
-) -> Evidence:
-  """What may be known of the training labels.
-
-  Args:
-    pairs: the training pairs.
-    labels: theirs, with noise.
-    noise: what gave them.
-    plan: what is labelled again or checked.
-    seed: of the arena; which pairs are, and what is said of them.
-  """
-  key = jax.random.fold_in(jax.random.key(seed), 0x22)
-  gives = (
-    _crowd(key, pairs, labels, noise)
-    if pairs.votes
-    else _relabelled(key, pairs, labels, plan)
-  )
-  checked = _some(jax.random.fold_in(key, 1), len(pairs), plan.anchors)
-  truth = np.where(pairs.first_is_better, 0, 1)
-  cluster = np.unique(pairs.cluster, return_inverse=True)[1]
-  return Evidence(
-    label=np.where(labels.label, 0, 1),
-    num_classes=2,
-    group=cluster,
-    group_name=f'{plan.unit}s',
-    annotator_id=np.array([g.annotator_id for g in pairs.groups]),
-    votes=gives,
-    clean_label=np.where(checked, truth, -1) if plan.anchors else None,
-  )
 
 
 def _estimated(

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from alignment.noise.corruption.catalogue import (
-  DATA,
   INSTEAD,
   corrupt,
   hyperparameters,
@@ -82,7 +81,6 @@ def parse_noise(
     'step_rewards': np.stack([margin, 0 * margin], axis=1)[..., None] + 1,
     'has_trigger': clean,
   }
-  assert set(made_up) == set(DATA)
   key = jax.random.key(0)
   try:
     labels = corrupt(name, key, clean, made_up, flip_rate=0.0, **hyper)

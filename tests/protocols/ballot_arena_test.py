@@ -188,6 +188,21 @@ def test_argmax_labels_follow_the_reward(arena):
     assert 0.2 < pairs.first_is_better.mean() < 0.8
 
 
+def test_noise_may_read_parts_of_the_reward_and_a_blind_judge(arena):
+  pairs = arena.train.pairs
+  totals = pairs.known['step_rewards'].sum(axis=2)
+  np.testing.assert_allclose(totals[:, 0] - totals[:, 1], pairs.gold_margin)
+  # ATTRIBUTES are help, harm, brief, honest, cult.
+  blind = np.delete(pairs.known['step_rewards'], 1, axis=2).sum(axis=2)
+  judged = pairs.known['judge_margin']
+  np.testing.assert_allclose(judged, blind[:, 0] - blind[:, 1], atol=1e-8)
+  wrong = (judged > 0) != (pairs.gold_margin > 0)
+  assert 0 < wrong.mean() < 0.4
+  np.testing.assert_array_equal(
+    pairs.known['attack_score'], np.abs(pairs.gold_margin)
+  )
+
+
 def test_bradley_terry_scales_gold_by_its_own_optimum():
   arena = ballot_arena(0, MODEL, BT, beta=BETA / BT.temperature)
   pairs = arena.train.pairs

@@ -107,6 +107,29 @@ def test_one_vote_at_hand_the_majority_best_known():
   np.testing.assert_array_equal(best[clear], share[clear] > 0.5)
 
 
+def test_votes_stand_beside_the_pair_the_one_at_hand_first():
+  """Whatever way the pair was turned, they add up to what is tested."""
+  others = [
+    dataclasses.replace(r, votes=(1, -1, 0, 1), annotator_id=9)
+    for r in preferences(6, 4)
+  ]
+  for records, workers in ((voted(6, 5), 5), (others, 4)):
+    for pairs in draw(records).pairs.values():
+      pairs = pairs[0]
+      label = np.where(pairs.first_is_better ^ pairs.observed_flip, 1, -1)
+      assert [votes[0].value for votes in pairs.votes] == label.tolist()
+      values = [[vote.value for vote in votes] for votes in pairs.votes]
+      held_out = values if records is not others else [v[1:] for v in values]
+      share = [(1 + np.mean(v)) / 2 for v in held_out]
+      np.testing.assert_allclose(share, pairs.vote_share)
+      assert max(map(len, values)) == workers
+      for votes, group in zip(pairs.votes, pairs.groups, strict=True):
+        assert votes[0].worker == group.annotator_id
+        known = [vote.worker for vote in votes if vote.worker >= 0]
+        assert len(set(known)) == len(known)
+  assert draw(preferences(6, 4)).pairs['train'][0].votes == ()
+
+
 def test_pairs_without_a_winner_are_counted_and_gone():
   records = voted(12, 20)
   drawn = draw(records, seed=3)

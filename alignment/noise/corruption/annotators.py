@@ -7,7 +7,11 @@ import numpy as np
 from scipy import special
 
 from alignment.noise.corruption import draws
-from alignment.noise.corruption.calibration import check_one, solve_rates
+from alignment.noise.corruption.calibration import (
+  check_one,
+  probability,
+  solve_rates,
+)
 from alignment.noise.crowd.table import VoteTable
 from alignment.noise.labels import flip
 from alignment.types import NoisyLabels
@@ -142,7 +146,7 @@ def beta_rates(
   fixed = _fixed_rates(key, count, spammers, adversaries)
 
   def rates(odds: float) -> np.ndarray:
-    rho = 1.0 if np.isinf(odds) else odds / (1 + odds)
+    rho = probability(odds)
     honest = rho
     if 0 < rho < 1:
       a, b = concentration * rho, concentration * (1 - rho)

@@ -118,6 +118,11 @@ def choose_rates(
   return rates(value)
 
 
+def probability(odds: float) -> float:
+  """odds / (1 + odds): [0, ∞] to [0, 1]."""
+  return 1.0 if np.isinf(odds) else odds / (1 + odds)
+
+
 def solve_share(full: np.ndarray, flip_rate: float) -> np.ndarray:
   """share · full, whose mean is `flip_rate`; share in [0, 1].
 
@@ -130,7 +135,7 @@ def solve_share(full: np.ndarray, flip_rate: float) -> np.ndarray:
   """
 
   def rates(odds: float) -> np.ndarray:
-    return (1.0 if np.isinf(odds) else odds / (1 + odds)) * full
+    return probability(odds) * full
 
   return solve_rates(rates, flip_rate)
 

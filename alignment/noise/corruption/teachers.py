@@ -7,7 +7,11 @@ import numpy as np
 from scipy import special
 
 from alignment.noise.corruption import draws
-from alignment.noise.corruption.calibration import check_one, solve_rates
+from alignment.noise.corruption.calibration import (
+  check_one,
+  probability,
+  solve_rates,
+)
 from alignment.noise.corruption.margins import bt_temperature, support
 from alignment.noise.labels import effective_flip_rate, flip
 from alignment.types import NoisyLabels
@@ -90,7 +94,7 @@ def teacher(
     raise ValueError(f'skip={skip} and tie={tie} leave no pair to label')
 
   def rates(odds: float) -> np.ndarray:
-    return effective_flip_rate(wrong, _probability(odds))
+    return effective_flip_rate(wrong, probability(odds))
 
   if mistake is None:
     rate = solve_rates(rates, flip_rate, weights=counted.astype(float))
@@ -149,10 +153,6 @@ def ai_judge(
     flip_rate=flip_rate,
     temperature=temperature,
   )
-
-
-def _probability(odds: float) -> float:
-  return 1.0 if np.isinf(odds) else odds / (1 + odds)
 
 
 def _check_teacher(mistake, rationality, myopia, skip, tie) -> None:
