@@ -205,7 +205,7 @@ def _recovery(rows, base, clean, setting, metric, units) -> Recovery:
 
 def _common(rates: Sequence[float | None]) -> float | None:
   """The one value, or the mean of several."""
-  return rates[0] if len(set(rates)) == 1 else round(np.mean(rates), 3)
+  return rates[0] if len(set(rates)) == 1 else round(float(np.mean(rates)), 3)
 
 
 def _mean_fitted(rows: Sequence[Cell], setting: str) -> float:

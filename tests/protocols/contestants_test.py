@@ -11,6 +11,7 @@ from alignment.losses.preference import AGGREGATES, METHODS, reads
 from alignment.protocols.contestants import (
   Contestant,
   contestants_at,
+  line_up,
   parse_hyper,
   takes_rate,
   value_at_zero,
@@ -53,6 +54,53 @@ def test_rounding_does_not_make_two_of_one_rate():
 def test_rates_given_replace_those_injected():
   found = names(['dpo', 'forward'], 0.4, assumed=(0.0, 0.25), misassumed=0.1)
   assert found == ['dpo', 'forward@0', 'forward@0.25']
+
+
+def test_an_estimate_competes_beside_the_injected_rate():
+  found = names(['dpo', 'rdpo'], 0.3, estimator='agreement')
+  assert found == ['dpo', 'rdpo@agreement', 'rdpo@0.3']
+  competing = line_up(
+    {0.3: 0.34}, ['rdpo'], 'mean', [], beta=0.3, estimator='triplet'
+  )
+  assert [c.name for c in competing[0.3]] == [
+    'dpo',
+    'rdpo@triplet',
+    'rdpo@0.34',
+  ]
+
+
+def test_ties_feed_losses_that_read_how_sure_a_label_is():
+  assert 'soft_label' in parse_hyper(
+    [], ['soft_label'], 'mean', 0.3, has_ties=True
+  )
+  (soft,) = contestants_at(0.2, ['soft_label'], 'mean', {'soft_label': ()})
+  assert math.isclose(value_at_zero(soft), math.log(2), rel_tol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('losses', 'said', 'complaint'),
+  [
+    (
+      ['ipo'],
+      {'estimator': 'agreement'},
+      '--estimate_flip_rate=agreement: none',
+    ),
+    (['ipo'], {'assumed': (0.1,)}, '--label_smoothing=0.1: none of --loss=ipo'),
+    (
+      ['rdpo'],
+      {'estimator': 'agreement', 'assumed': (0.1,)},
+      '--estimate_flip_rate=agreement: not used where --label_smoothing',
+    ),
+    (
+      ['rdpo'],
+      {'estimator': 'agreement', 'misassumed': 0.1},
+      '--misassumed=0.1: not used where --estimate_flip_rate',
+    ),
+  ],
+)
+def test_one_way_to_say_what_is_assumed(losses, said, complaint):
+  with pytest.raises(ValueError, match=complaint):
+    line_up({0.2: 0.2}, losses, 'mean', [], beta=0.3, **said)
 
 
 def test_a_loss_is_left_out_where_it_is_not_defined():

@@ -57,6 +57,19 @@ def table(units=None, metrics=('accuracy', 'kl'), cells=None):
   return {line.name: line for line in lines}
 
 
+def test_rates_assumed_by_seed_are_averaged():
+  cells = [
+    c | {'assumed': 0.1 * (1 + c['seed']) if '@' in c['name'] else None}
+    for c in CELLS
+  ]
+  found = {name: line.assumed for name, line in table(cells=cells).items()}
+  once = {name: line.assumed for name, line in table().items()}
+  for name, assumed in found.items():
+    assert assumed == (0.25 if '@' in name else None)
+    assert once[name] == (0.4 if '@' in name else None)
+  assert any('@' in name for name in found)
+
+
 def test_cells_are_selected_by_seed():
   found = select(CELLS, name='dpo', flip_rate=0.4)
   assert [c['seed'] for c in found] == [0, 1, 2, 3]
