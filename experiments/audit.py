@@ -116,6 +116,12 @@ class Config(common.Config):
     'Share of wrong labels that you vouch for, where the data identify none.',
     within='[0, 0.5)',
   )
+  scenarios: int = field(
+    32,
+    'Simulated noise scenarios on these pairs, half to choose a loss by and '
+    'half to judge it; at least 8, or 0 for no recommendation.',
+    within='[0, inf)',
+  )
   max_rows: int = field(
     0, 'Audit a random sample of so many rows; 0 takes all.', within='[0, inf)'
   )
@@ -148,6 +154,7 @@ def run(config: Config) -> dict[str, Any]:
     action=config.action,
     ask_budget=config.ask_budget,
     assumed_flip_rate=config.assumed_flip_rate,
+    scenarios=config.scenarios,
     told=told,
   )
   directory = pathlib.Path(opened.directory)

@@ -68,7 +68,7 @@ def write(
       '## The cleaned file',
       *_cleaned(findings, paths),
       '## Recommendation',
-      _recommendation(),
+      *_recommendation(findings),
       '## What was read',
       '\n'.join(f'    {line}' for line in findings.subject.notes),
       f'The label at hand is {findings.subject.label_is}.',
@@ -108,6 +108,14 @@ def _rates(findings: Findings) -> str:
   if rows:
     parts.append(table(head, rows))
     parts.append('In bold: relied upon below. Intervals are 95 %.')
+  if findings.rates.limits:
+    parts.append('What stands in the way of a rate:')
+    parts.append(
+      '\n'.join(
+        f'- {limit.name}: {limit.detail}; {limit.remedy}.'
+        for limit in findings.rates.limits
+      )
+    )
   if refusals:
     parts.append('Refused, with what would give a number:')
     parts.append('\n'.join(refusals))
@@ -322,12 +330,27 @@ def _cleaned(findings: Findings, paths: Mapping[str, str]) -> list[str]:
   return blocks
 
 
-def _recommendation() -> str:
-  return (
-    'None. A loss would be recommended if, over noise scenarios held out from '
-    'its choice, choosing by an audit had been shown to lose less than always '
-    'training DPO; that has not been shown.'
-  )
+def _recommendation(findings: Findings) -> list[str]:
+  found = findings.recommendation
+  told = '' if found.loss is None else f'`{found.loss}`. '
+  blocks = [
+    f'{told}{found.reason} A loss is recommended only where choosing it on '
+    'half of the scenarios, simulated on these texts with linear rewards, beat '
+    'plain training on the other half.'
+  ]
+  if found.table:
+    rows = [
+      [
+        row.loss,
+        estimate(row.accuracy),
+        estimate(row.regret),
+        estimate(row.gain, signed=True),
+      ]
+      for row in found.table
+    ]
+    head = ['loss', 'clean accuracy', 'regret', 'gain over dpo']
+    blocks.append(table(head, rows))
+  return blocks
 
 
 def _cell(text: str) -> str:

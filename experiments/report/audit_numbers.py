@@ -87,6 +87,11 @@ def summary(
       s.detector: [list(s.auroc[:3]), list(s.precision[:3]), s.share]
       for s in findings.scores
     },
+    'recommendation': [
+      findings.recommendation.loss,
+      findings.recommendation.reason,
+    ],
+    'limits': [limit.name for limit in rates.limits],
     'policy': findings.plan.policy,
     'actions': {
       action: findings.plan.repair.count(action)

@@ -17,6 +17,8 @@ from alignment.data.readers import json_rows, read_file
 from experiments.audit import Config, run
 from experiments.report.tables import number, table
 
+quick = functools.partial(Config, scenarios=0)
+
 pytestmark = pytest.mark.shared
 
 
@@ -86,10 +88,10 @@ def audit(shared_dir, tmp_path_factory):
     if name == 'llmbar':
       path = folder / 'llmbar.csv'
       llmbar_votes(shared_dir, path)
-      return run(Config(data=str(path), slice=('subset',), **config))
+      return run(quick(data=str(path), slice=('subset',), **config))
     given = SETS[name]
     path = str(shared_dir / 'data' / given['data'])
-    return run(Config(**{**given, 'data': path}, **config))
+    return run(quick(**{**given, 'data': path}, **config))
 
   return of
 
@@ -172,7 +174,7 @@ def test_stated_confidence_is_a_rate_with_its_assumption(audit):
 def test_three_classes_without_texts_work_directly(shared_dir, tmp_path):
   path = shared_dir / 'data' / 'pandalm' / 'testset_v1.jsonl.gz'
   result = run(
-    Config(
+    quick(
       data=str(path),
       votes=('annotator1', 'annotator2', 'annotator3'),
       group='instruction',

@@ -1,6 +1,7 @@
 """One audit per kind of data, on labels whose truth is known to the test."""
 
 import csv
+import functools
 import json
 
 import numpy as np
@@ -12,6 +13,8 @@ from alignment.data.readers import read_file
 from alignment.data.records import DataError
 from alignment.metrics.auroc import auroc
 from experiments.audit import Config, run
+
+quick = functools.partial(Config, scenarios=0)
 
 SKILLS = {'ann': 0.95, 'bob': 0.85, 'cem': 0.8, 'dan': 0.75, 'eve': 0.3}
 GOOD = 'clear careful correct exact sound kind'.split()
@@ -76,7 +79,7 @@ def voted(tmp_path_factory):
 def audited(voted, tmp_path_factory):
   path, rate = voted
   folder = tmp_path_factory.mktemp('audited')
-  config = Config(data=path, text=('prompt',), output_dir=str(folder / 'run'))
+  config = quick(data=path, text=('prompt',), output_dir=str(folder / 'run'))
   return folder / 'run', run(config), rate, config
 
 
@@ -162,6 +165,19 @@ def test_the_report_says_what_was_found(audited):
   assert (folder / 'figures' / 'audit.png').stat().st_size > 10_000
 
 
+@pytest.mark.slow
+def test_a_loss_is_recommended_only_if_it_has_earned_it(voted, tmp_path):
+  path, _ = voted
+  result = run(
+    Config(
+      data=path, text=('prompt',), scenarios=8, output_dir=str(tmp_path / 'run')
+    )
+  )
+  loss, reason = result['recommendation']
+  assert loss is None or 'in clean accuracy over dpo' in reason
+  assert 'gain over dpo' in (tmp_path / 'run' / 'report.md').read_text()
+
+
 def test_a_finished_audit_is_not_repeated(audited, capsys):
   folder, result, _, config = audited
   assert run(config) == result
@@ -171,7 +187,7 @@ def test_a_finished_audit_is_not_repeated(audited, capsys):
 
 def test_flips_asked_for_put_labels_right(voted, tmp_path):
   path, _ = voted
-  config = Config(
+  config = quick(
     data=path,
     text=('prompt',),
     action='flip',
@@ -208,7 +224,7 @@ def single(tmp_path_factory):
 
 def test_single_labels_give_no_rate_but_an_order(single, tmp_path):
   path, flipped = single
-  result = run(Config(data=path, output_dir=str(tmp_path)))
+  result = run(quick(data=path, output_dir=str(tmp_path)))
   assert not result['is_identified']
   assert 'cannot be known' in result['verdict']
   rates = result['rates']
@@ -235,13 +251,13 @@ def test_single_labels_give_no_rate_but_an_order(single, tmp_path):
 def test_flips_that_nothing_backs_are_refused(single, tmp_path):
   path, _ = single
   with pytest.raises(ValueError, match='--action=flip: nothing identifies'):
-    run(Config(data=path, action='flip', output_dir=str(tmp_path)))
+    run(quick(data=path, action='flip', output_dir=str(tmp_path)))
 
 
 def test_a_rate_that_is_vouched_for_allows_them(single, tmp_path):
   path, flipped = single
   result = run(
-    Config(
+    quick(
       data=path,
       action='flip',
       assumed_flip_rate=0.25,
@@ -265,7 +281,7 @@ def test_known_truths_on_some_rows_give_the_rate(tmp_path):
     rows.append(row | ({'clean_label': not flipped[i]} if known[i] else {}))
   path = write_rows(tmp_path / 'anchored.jsonl', rows)
   result = run(
-    Config(data=path, slice=('source',), output_dir=str(tmp_path / 'run'))
+    quick(data=path, slice=('source',), output_dir=str(tmp_path / 'run'))
   )
   found = result['rates']['anchors']
   assert result['of_labels'] == 'anchors'
@@ -296,7 +312,7 @@ def test_a_table_of_classes_comes_back_as_a_table(tmp_path):
   ]
   path = write_rows(tmp_path / 'wide.jsonl', rows)
   result = run(
-    Config(
+    quick(
       data=path,
       votes=('one', 'two', 'three'),
       text=('text',),
@@ -327,7 +343,7 @@ def test_csv_with_one_label_and_a_stated_probability(tmp_path):
   path = tmp_path / 'stated.csv'
   path.write_text('\n'.join(lines) + '\n')
   result = run(
-    Config(
+    quick(
       data=str(path),
       label='answer',
       text=('statement',),
@@ -345,19 +361,19 @@ def test_bad_input_is_refused_by_name(tmp_path, single):
   path, _ = single
   common = {'output_dir': str(tmp_path)}
   for config, message in (
-    (Config(**common), '--data=: name what'),
+    (quick(**common), '--data=: name what'),
     (
-      Config(data=path, pair=('a', 'b'), **common),
+      quick(data=path, pair=('a', 'b'), **common),
       r"--pair=\('a', 'b'\): only",
     ),
-    (Config(data=path, columns=('chosen',), **common), 'want ours=theirs'),
+    (quick(data=path, columns=('chosen',), **common), 'want ours=theirs'),
     (
-      Config(data=path, columns=('chosen=c',), **common),
+      quick(data=path, columns=('chosen=c',), **common),
       "field 'c': column is",
     ),
-    (Config(data=path, slice=('where',), **common), "field 'where': column is"),
-    (Config(data=path, votes=('a',), **common), "field 'a': column is missing"),
-    (Config(data=str(tmp_path / 'no.csv'), **common), 'cannot be read'),
+    (quick(data=path, slice=('where',), **common), "field 'where': column is"),
+    (quick(data=path, votes=('a',), **common), "field 'a': column is missing"),
+    (quick(data=str(tmp_path / 'no.csv'), **common), 'cannot be read'),
   ):
     with pytest.raises((ValueError, DataError), match=message):
       run(config)
@@ -368,7 +384,7 @@ def test_data_that_changed_are_not_taken_for_those_audited(single, tmp_path):
   rows = open(path).read().splitlines()[:60]
   mine = tmp_path / 'mine.jsonl'
   mine.write_text('\n'.join(rows[:55]) + '\n')
-  config = Config(data=str(mine), output_dir=str(tmp_path / 'run'))
+  config = quick(data=str(mine), output_dir=str(tmp_path / 'run'))
   run(config)
   mine.write_text('\n'.join(rows) + '\n')
   with pytest.raises(ValueError, match='has changed since'):

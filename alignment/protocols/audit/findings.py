@@ -6,7 +6,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy import sparse
 
+from alignment.metrics.intervals import clustered_mean
+from alignment.noise.estimation.estimate import RateEstimate
 from alignment.noise.evidence import Evidence
 from alignment.protocols.audit.annotators import Annotators, find_annotators
 from alignment.protocols.audit.baselines import (
@@ -23,6 +26,7 @@ from alignment.protocols.audit.checks import (
 from alignment.protocols.audit.cleaning import Plan, make_plan
 from alignment.protocols.audit.rates import Rates, find_rates
 from alignment.protocols.audit.reading import (
+  Differences,
   Reading,
   clusters_of,
   features_of,
@@ -35,6 +39,7 @@ from alignment.protocols.audit.scores import (
 )
 from alignment.protocols.audit.subject import Subject
 from alignment.protocols.audit.suspicion import Suspicion, find_suspicion
+from alignment.protocols.recommendation import Recommendation, recommend
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,6 +56,7 @@ class Findings:
     suspicion: which labels are wrong.
     checks, scores: predicted against observed.
     plan: what is done to the labels.
+    recommendation: of a loss, or why there is none.
   """
 
   subject: Subject
@@ -64,6 +70,7 @@ class Findings:
   checks: Sequence[Check]
   scores: Sequence[Score]
   plan: Plan
+  recommendation: Recommendation
 
 
 def examine(
@@ -73,6 +80,7 @@ def examine(
   action: str = 'auto',
   ask_budget: int | None = None,
   assumed_flip_rate: float | None = None,
+  scenarios: int = 0,
   told: Callable[[str], None] = lambda _: None,
 ) -> Findings:
   """Reads the texts, asks every estimator and detector, and plans a repair.
@@ -82,12 +90,14 @@ def examine(
     seed: of folds, bootstraps and ties.
     action, ask_budget: see `cleaning.make_plan`.
     assumed_flip_rate: of the labels at hand, vouched for by the reader.
+    scenarios: of noise, on which losses are compared for a recommendation;
+      0 compares none.
     told: called with a line after every stage.
 
   Raises:
     ValueError: see `cleaning.make_plan`.
   """
-  streams = iter(np.random.default_rng(seed).spawn(7))
+  streams = iter(np.random.default_rng(seed).spawn(8))
   evidence = subject.evidence
   reading = None
   features = features_of(subject)
@@ -125,6 +135,11 @@ def examine(
     subject, rates, stream
   )
   told('predictions held against what the data observe')
+  recommendation = _recommend(
+    subject, evidence, rates, suspicion, features, scenarios, next(streams)
+  )
+  if scenarios:
+    told('losses compared')
   return Findings(
     subject=subject,
     evidence=evidence,
@@ -137,6 +152,46 @@ def examine(
     checks=checks,
     scores=scores,
     plan=plan,
+    recommendation=recommendation,
+  )
+
+
+def _recommend(
+  subject: Subject,
+  evidence: Evidence,
+  rates: Rates,
+  suspicion: Suspicion,
+  features: sparse.csr_array | Differences | None,
+  scenarios: int,
+  rng: np.random.Generator,
+) -> Recommendation:
+  """Losses on scenarios that what is known of the labels does not rule out."""
+  if not subject.is_pairs:
+    return Recommendation(
+      loss=None, reason='No recommendation: losses are compared on pairs.'
+    )
+  if not scenarios:
+    return Recommendation(
+      loss=None, reason='No recommendation: no scenarios were asked for.'
+    )
+  relied = rates.of_labels
+  if suspicion.posterior is not None:
+    # Of votes the rate of the label at hand is what the posterior says.
+    wrong = clustered_mean(suspicion.wrong(evidence.label), evidence.group)
+    relied = RateEstimate(
+      estimator='posterior',
+      assumption=suspicion.reason,
+      rate=wrong.value,
+      low=wrong.low,
+      high=wrong.high,
+    )
+  estimates = [e for e in rates.estimates if e.estimator == 'single_labels']
+  return recommend(
+    evidence,
+    features.matrix(),
+    [relied] if relied is not None else estimates,
+    rng,
+    budget=scenarios,
   )
 
 

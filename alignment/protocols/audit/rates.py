@@ -20,6 +20,7 @@ from alignment.noise.estimation.heterogeneity import (
   HeterogeneityTest,
   heterogeneity_test,
 )
+from alignment.noise.estimation.identifiability import Finding, find_limits
 from alignment.noise.evidence import Evidence
 from alignment.protocols.audit.annotators import Annotators
 from alignment.protocols.audit.baselines import (
@@ -79,6 +80,7 @@ class Rates:
     of_labels: the answer of `OF_LABELS` relied upon; None likewise.
     heterogeneity: of votes; None where there are no votes.
     parts: slice -> its parts.
+    limits: what stands in the way of a rate.
   """
 
   estimates: Sequence[RateEstimate]
@@ -86,6 +88,7 @@ class Rates:
   of_labels: RateEstimate | None
   heterogeneity: HeterogeneityTest | None
   parts: Mapping[str, Sequence[Part]]
+  limits: Sequence[Finding]
 
   @property
   def is_identified(self) -> bool:
@@ -146,6 +149,7 @@ def find_rates(
     of_labels=of_labels,
     heterogeneity=test,
     parts=parts,
+    limits=find_limits(evidence),
   )
 
 

@@ -109,6 +109,12 @@ class Differences:
     self._parts = words, first, second, lengths
     self.shape = len(first), words.shape[1] + 1
 
+  def matrix(self) -> sparse.csr_array:
+    """The same as a sparse matrix `[B, D + 1]`."""
+    words, first, second, lengths = self._parts
+    column = sparse.csr_array(lengths[:, None])
+    return sparse.hstack([words[first] - words[second], column], format='csr')
+
   def __getitem__(self, rows: np.ndarray) -> Differences:
     words, *parts = self._parts
     return Differences(words, *(part[rows] for part in parts))
