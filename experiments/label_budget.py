@@ -88,6 +88,19 @@ OWN = {
     'seeds': 3,
   },
 }
+USED_BY = {
+  'noise': ('allocation',),
+  'num_annotators': ('allocation',),
+  'budget': ('allocation',),
+  'price_flip_rate': ('price',),
+  'flip_rate': ('allocation', 'queries', 'money'),
+  'batch': ('queries',),
+  'rounds': ('queries',),
+  'cost_clean': ('money',),
+  'cost_vote': ('money',),
+  'target_accuracy': ('money',),
+}
+"""Flags that only some questions read."""
 _own = functools.partial(common.own_help, OWN)
 
 
@@ -182,12 +195,9 @@ class Config(common.Config):
 
 def run(config: Config) -> dict[str, Any]:
   """Buys, fits and judges; writes the report, returns its numbers."""
-  if config.task == 'ballot' and config.num_features:
-    raise ValueError(
-      f'--num_features={config.num_features}: not used by --task=ballot'
-    )
-  config = common.fill(config, OWN, VOTES if config.data else EMBEDDED)
-  check(config)
+  where = VOTES if config.data else EMBEDDED
+  given, config = config, common.fill(config, OWN, where)
+  check(given, config)
   pairs = read_pairs(config.data) if config.data else None
   opened = common.open_run(config)
   if common.is_finished(opened):
@@ -206,8 +216,12 @@ def run(config: Config) -> dict[str, Any]:
   return result
 
 
-def check(config: Config) -> None:
-  """Refuses what cannot be done, before anything is written.
+def check(given: Config, config: Config) -> None:
+  """Refuses what cannot be done, or has no effect, before anything is written.
+
+  Args:
+    given: the flags as they were given.
+    config: with every flag filled in.
 
   Raises:
     ValueError: names the flag, its value and the remedy.
@@ -216,14 +230,28 @@ def check(config: Config) -> None:
     raise ValueError(f'--mesh={config.mesh}: not used by linear rewards')
   if config.data and 'money' in config.part:
     raise ValueError('--part=money: recorded votes have no experts to pay')
-  wanted = {
-    'budget': max(config.budget),
-    'batch': config.batch * (config.rounds + 1),
-  }
-  for flag, needed in wanted.items():
-    if not config.data and needed > config.num_pairs:
+  for flag, parts in USED_BY.items():
+    value = getattr(given, flag)
+    if value != getattr(Config, flag) and not set(parts) & set(config.part):
       raise ValueError(
-        f'--{flag}: asks for {needed} pairs; raise --num_pairs='
+        f'--{flag}={value}: used by --part={",".join(parts)} only'
+      )
+  for flag, name, value in (
+    ('num_features', 'task', 'ballot'),
+    ('margin_scale', 'preference', 'argmax'),
+  ):
+    if getattr(config, name) == value and getattr(given, flag) is not None:
+      raise ValueError(
+        f'--{flag}={getattr(given, flag)}: not used by --{name}={value}'
+      )
+  needed = {
+    ('allocation', 'budget'): max(config.budget),
+    ('queries', 'batch'): config.batch * (config.rounds + 1),
+  }
+  for (part, flag), pairs in needed.items():
+    if part in config.part and not config.data and pairs > config.num_pairs:
+      raise ValueError(
+        f'--{flag}: asks for {pairs} pairs; raise --num_pairs='
         f'{config.num_pairs}'
       )
 
@@ -288,10 +316,12 @@ def embedded_setup(config: Config) -> report.Setup:
       f'{config.margin_scale:g}, {config.num_annotators} annotators. Rewards '
       f'are linear, l2 of every fit selected on {config.num_validation} noisy '
       'votes that no budget pays for; losses that correct for flips assume the '
-      'true mean rate. Held-out accuracy: floor .5, ceiling 1.',
+      'true mean rate. Held-out accuracy: floor .5, ceiling 1. Gold is the '
+      'reward of the preferred completions, 0 for a coin, 1 for the truth.',
     ],
     metric='accuracy',
     what='accuracy',
+    also='gold',
     margin=embedded.build_world(_sizes(config, embedded.Sizes), 0).pool.margin
     if config.preference == 'bt'
     else None,

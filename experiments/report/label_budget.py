@@ -81,59 +81,89 @@ def write(
 def _allocations(
   points: Sequence[Point], setup: Setup
 ) -> tuple[list[str], dict[str, Any]]:
-  contrast_rows, details, numbers = [], [], {}
-  keys = ('noise', 'rate', 'budget')
+  rows, details, numbers, verdicts = [], [], {}, []
   for setting in sorted(
-    settings_of(points, *keys), key=lambda s: list(s.values())
+    settings_of(points, 'noise', 'rate', 'budget'),
+    key=lambda s: list(s.values()),
   ):
-    here = select(points, **setting)
-    arms = {
-      (a, g): by_unit(found, setup.metric)
-      for a in ALLOCATIONS
-      for g in AGGREGATIONS
-      if (found := select(here, allocation=a, aggregation=g))
-    }
-    base = arms[BASELINE]
-    gaps = {
-      arm: paired_difference(values, base)
-      for arm, values in arms.items()
-      if arm != BASELINE
-    }
+    here, name = select(points, **setting), name_of(setting)
+    arms = _arms(here, setup.metric)
+    gaps = _gaps(arms)
     controls = {
-      name: mean_interval(by_unit(found, setup.metric))
-      for name in (FLOOR, CEILING)
-      if (found := select(here, allocation=name))
+      control: mean_interval(by_unit(found, setup.metric))
+      for control in (FLOOR, CEILING)
+      if (found := select(here, allocation=control))
     }
-    name = name_of(setting)
     numbers[name] = {
-      'baseline': _json(mean_interval(base)),
+      'baseline': _json(mean_interval(arms[BASELINE])),
       'differences': {' · '.join(arm): _json(gap) for arm, gap in gaps.items()},
       'controls': {key: _json(value) for key, value in controls.items()},
     }
-    contrast_rows.append(
-      [name, number(controls[FLOOR].value) if FLOOR in controls else '.500']
-      + [estimate(mean_interval(base)), number(controls[CEILING].value)]
+    rows.append(
+      [name, number(controls[FLOOR].value) if FLOOR in controls else '0.500']
+      + [
+        estimate(mean_interval(arms[BASELINE])),
+        number(controls[CEILING].value),
+      ]
       + [estimate(gaps[arm], signed=True) for arm in CONTRASTS]
     )
+    if setup.also:
+      gold = _gaps(_arms(here, setup.also))
+      rows[-1].append(estimate(gold[CONTRASTS[0]], signed=True))
     details += [f'**{name}**', _matrix(here, arms, gaps)]
-  head = [
+    verdicts.append([_mark(gap) for gap in gaps.values()])
+  header = ['setting', 'floor', 'baseline', 'ceiling']
+  header += [f'Δ {allocation}, {how}' for allocation, how in CONTRASTS]
+  if setup.also:
+    header.append(f'{setup.also}: Δ {", ".join(CONTRASTS[0])}')
+  ceiling = (
+    'as many clean labels as there are votes'
+    if setup.metric
+    else 'all votes of all training pairs; floor: length alone'
+  )
+  return [
     '## Allocation: the same votes, wide or deep',
     f'{setup.what.capitalize()}; baseline: one vote each, as it is. Ceiling: '
-    + (
-      'as many clean labels as there are votes'
-      if setup.metric
-      else 'all votes of all training pairs; floor: length alone'
-    )
-    + '. Differences to the baseline are paired.',
-    table(
-      ['setting', 'floor', 'baseline', 'ceiling']
-      + [f'Δ {allocation}, {how}' for allocation, how in CONTRASTS],
-      contrast_rows,
-    ),
+    f'{ceiling}. Differences to the baseline are paired.',
+    table(header, rows),
+    _count(verdicts),
     'All arms; + and − mark those whose paired difference to the baseline '
     'excludes 0.',
-  ]
-  return head + details, numbers
+    *details,
+  ], numbers
+
+
+def _arms(
+  points: Sequence[Point], metric: str | None
+) -> dict[tuple[str, str], np.ndarray]:
+  """(allocation, aggregation) -> `[U]` scores."""
+  return {
+    (allocation, how): by_unit(found, metric)
+    for allocation in ALLOCATIONS
+    for how in AGGREGATIONS
+    if (found := select(points, allocation=allocation, aggregation=how))
+  }
+
+
+def _gaps(
+  arms: Mapping[tuple[str, str], np.ndarray],
+) -> dict[tuple[str, str], Estimate]:
+  """Every arm but the baseline -> its paired difference to it."""
+  return {
+    arm: paired_difference(values, arms[BASELINE])
+    for arm, values in arms.items()
+    if arm != BASELINE
+  }
+
+
+def _count(verdicts: Sequence[Sequence[str]]) -> str:
+  marks = [mark for of_setting in verdicts for mark in of_setting]
+  better, worse = (sum(sign in m for m in marks) for sign in '+−')
+  return (
+    f'**Of {len(marks)} comparisons with one vote each, {better} are better, '
+    f'{worse} worse, {len(marks) - better - worse} undecided** (not corrected '
+    'for their number).'
+  )
 
 
 def _matrix(
@@ -272,11 +302,18 @@ def _queries(
         'area': _json(mean_interval(values)),
         'difference': _json(gap) if gap else None,
       }
+  said = [
+    f'{policy} ({setting}{_mark(Estimate(*found["difference"]))})'
+    for setting, policies in numbers.items()
+    for policy, found in policies.items()
+    if found['difference'] and _mark(Estimate(*found['difference']))
+  ]
   return [
     '## Queries: which pair to ask about next',
     f'Mean {setup.what} over the course of the votes (its area), and at the '
     f'end, {last} votes.',
     table(['setting', 'policy', 'area', 'Δ to random', 'at the end'], rows),
+    f'**Distinguishable from random: {", ".join(said) or "none"}.**',
   ], numbers
 
 
@@ -309,6 +346,11 @@ def _money(
     f'Votes are worth their money alone where one is worth more than '
     f'{cost_vote / cost_clean:.3g} clean labels.',
     table(['setting', 'mix', 'cost', 'cheapest in'], rows),
+    '\n'.join(
+      f'- **{setting}: cheapest is '
+      f'{max(found, key=lambda mix: found[mix]["cheapest"])}.**'
+      for setting, found in numbers.items()
+    ),
   ], numbers
 
 

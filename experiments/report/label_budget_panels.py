@@ -36,6 +36,7 @@ class Setup:
     metric: the score of a point that is compared; None where scores are by
       title and titles are the units of the intervals.
     what: that score, in a word.
+    also: a second score that is reported beside it; '' for none.
     margin: margins of labelled pairs whose clean judgements are Bradley-Terry,
       for the theory; None where they are not, or not known.
     rate: flip rate of recorded votes, if all err alike.
@@ -47,6 +48,7 @@ class Setup:
   facts: Sequence[str]
   metric: str | None
   what: str
+  also: str = ''
   margin: np.ndarray | None = None
   rate: float | None = None
   target: float | None = None

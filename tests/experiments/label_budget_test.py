@@ -42,7 +42,13 @@ def test_all_questions_are_answered_and_not_asked_again(tmp_path, capsys):
 
 
 def test_an_interrupted_run_keeps_what_is_done(tmp_path):
-  config = Config(output_dir=str(tmp_path), part=('queries',), **TINY)
+  sizes = {'seeds', 'num_pairs', 'num_features', 'num_validation'}
+  used = {*sizes, 'cache_dir', 'batch', 'rounds', 'flip_rate'}
+  config = Config(
+    output_dir=str(tmp_path),
+    part=('queries',),
+    **{flag: TINY[flag] for flag in used},
+  )
   first = label_budget.run(config)
   ledger = tmp_path / 'cells.jsonl'
   lines = ledger.read_text(encoding='utf-8').splitlines(keepends=True)
@@ -58,6 +64,9 @@ def test_an_interrupted_run_keeps_what_is_done(tmp_path):
     ({'budget': (5000,)}, 'num_pairs'),
     ({'rounds': 200}, 'num_pairs'),
     ({'mesh': 'data=2'}, 'mesh'),
+    ({'part': ('money',), 'noise': ('symmetric',)}, 'noise'),
+    ({'part': ('price',), 'rounds': 3}, 'rounds'),
+    ({'preference': 'argmax', 'margin_scale': 3.0}, 'margin_scale'),
     ({'num_folds': 3}, 'num_folds'),
     ({'data': 'somewhere', 'cost_clean': 2.0}, 'cost_clean'),
     ({'data': 'somewhere', 'part': ('money',)}, 'experts'),

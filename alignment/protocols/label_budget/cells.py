@@ -1,7 +1,7 @@
 """One seed's measurements: what was bought, what it cost, what it taught.
 
 Every function returns points, JSON objects that say what was done and how the
-reward fitted to it scores; see `points` for reading them.
+reward fitted to it scores; `select` and `by_unit` read them.
 """
 
 from __future__ import annotations
