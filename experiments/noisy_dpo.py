@@ -45,6 +45,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from alignment.noise.corruption.catalogue import NOISE
 from alignment.noise.estimation.catalogue import ESTIMATORS
 from alignment.protocols import rounds, settings
 from alignment.protocols.arena import Arena, build_arenas
@@ -98,7 +99,9 @@ class Config(common.Config):
     'Losses to compare; dpo is always trained, as the baseline.',
   )
   aggregate: str = field('mean', 'How the losses of a batch become one number.')
-  noise: str = field('exact_count', 'Noise model that flips labels.')
+  noise: str = field(
+    'exact_count', f'Noise model that flips labels: {", ".join(NOISE)}.'
+  )
   noise_hyper: tuple[str, ...] = field(
     (),
     'Hyperparameters of the noise besides its rate: name=value, several '

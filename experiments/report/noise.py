@@ -65,9 +65,9 @@ def estimated(found: Estimates, plan: Plan, arenas: Sequence[Arena]) -> str:
   ]
   header = ['injected', 'seed', 'ε̂', '95 % interval', 'rests on', 'remarks']
   return (
-    f'## The flip rate that losses assume: `{plan.estimator}`\n\n'
-    f'Estimated in every seed from {" and ".join(sources) or "single labels"}; '
-    f'never from the labels that results are measured by. What identifies it: '
-    f'{assumption} `@{plan.estimator}` in a name is this estimate; its column '
-    'of assumed ε is the mean over seeds.\n\n' + table(header, rows)
+    f'**The flip rate that losses assume**, by `{plan.estimator}` in every '
+    f'seed, from {" and ".join(sources) or "single labels"}; never from the '
+    f'labels that results are measured by. What identifies it: {assumption} '
+    f'`@{plan.estimator}` in a name is this estimate, and its assumed ε the '
+    'mean over seeds.\n\n' + table(header, rows)
   )
