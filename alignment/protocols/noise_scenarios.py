@@ -66,6 +66,10 @@ def _holder(z: jax.Array, flip_rate: jax.Array) -> jax.Array:
   return links.holder(z, 2.0)
 
 
+class TooFewPairsError(ValueError):
+  """The pairs do not fill the parts of a scenario."""
+
+
 PLAIN = 'dpo'
 """The logistic loss that takes labels at their word: what is always there."""
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
@@ -212,7 +216,7 @@ def play(
     of the model counting half.
 
   Raises:
-    ValueError: too few pairs for the scenario.
+    TooFewPairsError: whole groups do not fill its parts.
   """
   train, validation, test = _divide(rng, group, scenario.size)
   labels = label(rng, scenario, margin, longer)
@@ -268,7 +272,7 @@ def _divide(
     start = end
   test = order[start:]
   if len(test) < FEWEST_TEST or len(parts[0]) < size:
-    raise ValueError(
+    raise TooFewPairsError(
       f'size={size} leaves {len(test)} of {len(group)} pairs in {len(names)} '
       f'groups to test on; {FEWEST_TEST} are needed'
     )

@@ -31,6 +31,7 @@ from alignment.protocols.noise_scenarios import (
   NEED_RATE,
   PLAIN,
   Scenario,
+  TooFewPairsError,
   fit_arm,
   play,
   reduce_features,
@@ -112,11 +113,11 @@ def recommend(
   makes of a resample of the labels at hand (whole groups), labels pairs by it
   (Bradley-Terry or argmax) and flips them by a kind of noise at a rate that
   the audit does not rule out; the fitted model sees all or half of the leading
-  directions of the features, and an eighth or half of the pairs. On the first
-  half of the scenarios the loss of the best mean accuracy is chosen; on the
-  second it is recommended if the 95 % interval of its paired gain over plain
-  training lies above 0. At most MAX_PAIRS pairs in COLUMNS directions are
-  used.
+  directions of the features, and an eighth or half of the pairs. On every
+  second scenario the loss of the best mean accuracy is chosen; by the others it
+  is recommended if the 95 % interval of its paired gain over plain training
+  lies above 0. At most MAX_PAIRS pairs in COLUMNS directions are used: what
+  holds for many more pairs it cannot say.
 
   Args:
     evidence: two classes; its votes and features tell which noise is possible.
@@ -173,7 +174,7 @@ def recommend(
 
   try:
     scores = ledger.in_threads(one, range(budget), os.cpu_count())
-  except ValueError as error:
+  except TooFewPairsError as error:
     return Recommendation(
       loss=None, reason=f'No recommendation: too few pairs, {error}.'
     )
@@ -259,8 +260,8 @@ def judge(
     scores: `[S, arms]` accuracies, the arms paired within a scenario.
     arms: names, `PLAIN` among them.
     here: what is observed of the data a loss is wanted for; scenarios in which
-      something else was observed are not judged by. None judges the rule in
-      all, and recommends `rule` rather than a loss.
+      something else was observed do not judge. None judges the rule as such, in
+      all of them, and recommends no single loss.
 
   Returns:
     The recommendation; its loss is None where the rule chose plain training or
@@ -274,7 +275,7 @@ def judge(
   best, judged = scores[odd].max(axis=1), scores[odd]
   followed = judged[np.arange(len(odd)), picks]
   gain = paired_difference(followed, judged[:, plain])
-  loss = rule.get(here, rule[None])
+  choice = 'the rule' if here is None else rule.get(here, rule[None])
   table = tuple(
     ArmRow(
       arm,
@@ -286,8 +287,8 @@ def judge(
   )
   earned = gain.low is not None and gain.low > 0
   return Recommendation(
-    loss=loss if earned and loss != PLAIN else None,
-    reason=_reason(loss if here is not None else 'the rule', gain, len(odd)),
+    loss=choice if earned and here is not None else None,
+    reason=_reason(choice, gain, len(odd)),
     table=table,
     rule=rule,
     regret=mean_interval(best - followed),
@@ -311,8 +312,8 @@ def _learn(
 def _reason(choice: str, gain: Estimate, count: int) -> str:
   if choice == PLAIN:
     return (
-      f'No recommendation: on the scenarios that choose, no loss was better '
-      f'than {PLAIN} on average.'
+      f'No recommendation: no loss was better than {PLAIN} on average on the '
+      'scenarios that choose.'
     )
   if gain.low is None:
     return 'No recommendation: a single scenario cannot judge.'
