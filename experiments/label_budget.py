@@ -33,6 +33,8 @@ has. (2) at N = 3200 .572 [.443, .719], .265 [.215, .340], .108 [.091, .123],
 .250, .101 are covered, .024 is not; below (1 − 2ε)² but at .1. (3) +.044 [.028,
 .060] at ε = .1; undecided at .3, +.023 [-.009, .055]. (4) both, in all
 resamples; ε = .4 by --part=money --flip_rate=0.4.
+With --task=ballot --preference=argmax (8 seeds) the price falls with N: .236
+[.165, .311] at 400 and .090 [.074, .100] at 3200 for ε = .1.
 On 12 titles of UKPConvArg1 (--data): five by majority against one each -.029
 [-.040, -.018] of 300 votes, -.012 [-.022, -.002] of 1200; no query policy beat
 random (BALD -.006 [-.018, .007]); asking again lost, -.009 [-.017, -.000].

@@ -245,7 +245,8 @@ def _prices(
     '(1 − 2ε)² holds at margin 0.'
     if setup.margin is not None
     else '(1 − 2ε)² is for labels near even odds; clean labels here are not '
-    'Bradley-Terry draws of a known margin, so there is no exact rate.'
+    'Bradley-Terry draws of a known margin, so there is no exact rate; where '
+    'they always name the better one, what a noisy label is worth falls with N.'
   )
   return [
     '## Price: clean labels that score what one noisy label does',
@@ -334,7 +335,8 @@ def _money(
       curves[mix_name(share)] = np.array(amounts), np.column_stack(scores)
     found = mixes.cheapest(setup.target, curves, np.random.default_rng(0))
     for mix, (cost, wins) in found.items():
-      rows.append([name_of(setting), mix, _cost(cost), f'{wins:.2f}'])
+      least = curves[mix][0][0]
+      rows.append([name_of(setting), mix, _cost(cost, least), f'{wins:.2f}'])
     numbers[name_of(setting)] = {
       mix: {'cost': _json(cost), 'cheapest': wins}
       for mix, (cost, wins) in found.items()
@@ -354,9 +356,13 @@ def _money(
   ], numbers
 
 
-def _cost(cost: Estimate) -> str:
+def _cost(cost: Estimate, least: float) -> str:
+  """A cost with its interval; `least` is the smallest amount that was spent."""
+
   def text(value: float) -> str:
-    return f'{value:.0f}' if np.isfinite(value) else 'not reached'
+    if not np.isfinite(value):
+      return 'not reached'
+    return f'{"≤" * (value <= least)}{value:.0f}'
 
   if cost.low is None:
     return text(cost.value)

@@ -7,7 +7,9 @@ Fisher information about m in a clean judgement is v, and in a flipped one
   ((1 − 2ε)·v)² / (p·(1 − p)),   p·(1 − p) = ε(1 − ε) + (1 − 2ε)²·v
 
 Their ratio is (1 − 2ε)² at m = 0 exactly, and falls with |m|: on an easy pair
-nearly all that a flipped judgement says is that it was flipped.
+nearly all that a flipped judgement says is that it was flipped. Where clean
+labels always name the better completion there is no such rate: they separate
+the pairs, and their error falls faster with N than that of flipped ones.
 """
 
 from __future__ import annotations
