@@ -83,15 +83,17 @@ def _resampled_rates(
   rates, done = [], 0
   chunk = max(1, _CHUNK // (rows * evidence.num_classes))
   while done < _RESAMPLES:
-    times = rng.multinomial(
-      size, np.full(size, 1 / size), min(chunk, _RESAMPLES - done)
-    )
-    rates.append(_weighted_rate(times[:, place], is_label, evidence.probs))
+    draws = min(chunk, _RESAMPLES - done)
+    drawn = rng.integers(0, size, (draws, size))
+    drawn += size * np.arange(draws)[:, None]
+    times = np.bincount(drawn.reshape(-1), minlength=draws * size)
+    times = times.reshape(draws, size)
+    rates.append(weighted_rate(times[:, place], is_label, evidence.probs))
     done += len(times)
   return np.concatenate(rates)
 
 
-def _weighted_rate(
+def weighted_rate(
   weight: np.ndarray, is_label: np.ndarray, probs: np.ndarray
 ) -> np.ndarray:
   """`[S]` off-diagonal shares of rows that count `weight` `[S, B]` times."""

@@ -69,8 +69,9 @@ def forecast_votes(
   From two or three votes only E[ε(1 − ε)] is known: `one rate` turns it into
   splits by assuming one rate, `any rates` into the range over all laws of
   rates in [0, ½]. A Beta law needs four votes, so `beta rates` sees four, and
-  appears where V ≥ 5. Whether a vote joins two that agree follows from
-  E[ε(1 − ε)] alone and tests independence, not equal rates.
+  appears where V ≥ 5. Whether a vote joins two that agree follows from how
+  often two agree, for any votes in random order: it tests whether groups are
+  alike, no model.
 
   Args:
     votes: of two classes.
@@ -167,7 +168,7 @@ def _from_agreement(
     point = float(np.exp(log_equal(cells, _rate_of(moments[0])))[cell])
     limits = (min(along.min(), point), max(along.max(), point))
     one.append(_row(EQUAL, name, size, point, limits, share))
-    ranges = np.array([_range(cells, cell, u) for u in moments])
+    ranges = np.array([split_range(cells, cell, u) for u in moments])
     limits = (ranges[:, 0].min(), ranges[:, 1].max())
     every.append(_row(ANY, name, size, tuple(ranges[0]), limits, share))
   if observed.joins is not None:
@@ -258,7 +259,7 @@ def _row(
   )
 
 
-def _range(cells: Splits, cell: int, moment: float) -> tuple[float, float]:
+def split_range(cells: Splits, cell: int, moment: float) -> tuple[float, float]:
   """Least and largest share of a split over laws of rates of one E[u].
 
   Both are reached by laws of two rates, one on either side of the moment.

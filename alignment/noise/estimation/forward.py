@@ -141,26 +141,26 @@ def linear_forward_rate(
     )
   label = np.asarray(label)
   at_zero = fit_forward(label, design=design, flip_rate=0.0)
-  start = np.zeros(0), at_zero.margin_weights
 
-  def fit_at(rate: float) -> ForwardFit:
+  def fit_at(rate: float, near: ForwardFit) -> ForwardFit:
+    start = np.zeros(0), near.margin_weights
     return fit_forward(label, design=design, flip_rate=rate, start=start)
 
-  def profile(rate: float) -> float:
-    return fit_at(rate).value
-
   found = optimize.minimize_scalar(
-    lambda rate: -profile(rate), bounds=(0, 0.5), method='bounded'
+    lambda rate: -fit_at(rate, at_zero).value,
+    bounds=(0, 0.5),
+    method='bounded',
+    options={'xatol': 1e-4},
   )
   rate = 0.0 if at_zero.value >= -found.fun else float(found.x)
-  free = fit_at(rate)
+  best = fit_at(rate, at_zero)
   evidence = Evidence(
     label=label.astype(np.int32),
     num_classes=2,
     group=group,
     group_name=group_name,
   )
-  clean = special.expit(free.margin)
+  clean = special.expit(best.margin)
   prob = rate + (1 - 2 * rate) * clean
   pull = (label - prob) / np.maximum(prob * (1 - prob), 1e-12)
   by_margin = (pull * (1 - 2 * rate) * clean * (1 - clean))[:, None] * design
@@ -168,7 +168,13 @@ def linear_forward_rate(
     [(pull * (1 - 2 * clean))[:, None], by_margin], axis=1
   )
   return estimate_with_profile(
-    name, LINEAR_MARGINS, evidence, profile, rate, scores, upper=0.5
+    name,
+    LINEAR_MARGINS,
+    evidence,
+    lambda rate: fit_at(rate, best).value,
+    rate,
+    scores,
+    upper=0.5,
   )
 
 

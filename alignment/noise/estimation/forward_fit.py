@@ -83,11 +83,9 @@ def fit_forward(
     weights = model.kept(weights + step)
     point = model.at(weights, rate)
   for _ in range(100):
-    tried, gain = model.scoring_step(weights, point, rate)
-    if tried is None:
-      break
-    weights, point = tried, model.at(tried, rate)
-    if gain < 1e-9:
+    before = point.objective
+    weights, point = model.scoring_step(weights, point, rate)
+    if point.objective - before < 1e-8:
       break
   flips, margins = model.parted(weights)
   return ForwardFit(
@@ -259,28 +257,27 @@ class _Model:
 
   def scoring_step(
     self, weights: np.ndarray, point: _Point, rate: float | None
-  ) -> tuple[np.ndarray | None, float]:
-    """Weights that gain by Fisher scoring, and the gain; None where none do."""
+  ) -> tuple[np.ndarray, _Point]:
+    """A step of Fisher scoring, halved until it gains; none where none does."""
     if not self.num_free:
-      return None, 0.0
+      return weights, point
     slopes = self.slopes(point)
     spread = np.maximum(point.prob * (1 - point.prob), 1e-12)
     pull = slopes.T @ ((self.label - point.prob) / spread)
     information = (slopes / spread[:, None]).T @ slopes
-    pull[: self.num_flips] -= self.penalty * weights[: self.num_flips]
-    information[np.arange(self.num_flips), np.arange(self.num_flips)] += (
-      self.penalty
-    )
+    flips = np.arange(self.num_flips)
+    pull[flips] -= self.penalty * weights[flips]
+    information[flips, flips] += self.penalty
     ridge = 1e-9 * (1 + np.trace(information))
     step = np.linalg.solve(information + ridge * np.eye(len(pull)), pull)
     step *= min(1.0, 5 / max(np.max(np.abs(step)), 1e-12))
     for _ in range(20):
       tried = self.kept(weights + step)
-      gain = self.at(tried, rate).objective - point.objective
-      if gain > 0:
-        return tried, gain
+      there = self.at(tried, rate)
+      if there.objective > point.objective:
+        return tried, there
       step = step / 2
-    return None, 0.0
+    return weights, point
 
 
 def _newton(

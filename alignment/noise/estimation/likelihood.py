@@ -54,7 +54,7 @@ def profile_interval(
     if limit == best or excess(limit) >= 0:
       ends.append(limit)
     else:
-      ends.append(optimize.brentq(excess, *sorted((limit, best)), xtol=1e-7))
+      ends.append(optimize.brentq(excess, *sorted((limit, best)), xtol=1e-5))
   return ends[0], ends[1]
 
 

@@ -11,7 +11,7 @@ from alignment.metrics.intervals import check_values
 
 NOT_A_RATE = (
   'an index of separation, no flip rate: calibrated probabilities without one '
-  'flip give .06 to .16, and .4 of flips under margins of scale 1 give .20'
+  'flip can give .16, and four flips in ten under margins of scale 1 give .20'
 )
 
 

@@ -38,8 +38,9 @@ OWN_RATES = (
 )
 FEWEST_SHARED, MOST_ANNOTATORS = 30, 8
 NEEDS_THREE = (
-  f'no three annotators share {FEWEST_SHARED} rows pair by pair; let three or '
-  'more label the same rows, or use the agreement of anonymous votes'
+  f'no three annotators share {FEWEST_SHARED} rows pair by pair, of six groups '
+  'or more; let three label the same rows, or use the agreement of anonymous '
+  'votes'
 )
 # Where products are a third of their standard error χ²(1), 3.84, covers .86-.92
 # and this .93-.95: 300 simulations each of 3, 4 and 6 annotators.
@@ -137,8 +138,15 @@ def find_panel(votes: VoteTable, group: np.ndarray) -> Panel | None:
   shared = np.abs(sign).T @ np.abs(sign)
   chosen: list[int] = []
   for candidate in range(len(active)):
+    tried = [*chosen, candidate]
+    rows = np.count_nonzero(sign[:, tried], axis=1) > 1
+    num_groups = count_groups(np.asarray(group)[rows])
+    # Of fewer groups than pairs the covariance has no inverse.
+    pairs = len(tried) * (len(tried) - 1) // 2
+    if num_groups is not None and num_groups <= pairs + 2 and pairs > 1:
+      break
     if np.all(shared[candidate, chosen] >= FEWEST_SHARED):
-      chosen.append(candidate)
+      chosen = tried
     if len(chosen) == MOST_ANNOTATORS:
       break
   if len(chosen) < 3:
@@ -148,9 +156,6 @@ def find_panel(votes: VoteTable, group: np.ndarray) -> Panel | None:
   group = np.asarray(group)[rows]
   num_groups = count_groups(group)
   products = _products(sign[rows], group)
-  # Of fewer groups than pairs the covariance has no inverse.
-  if num_groups is not None and num_groups <= len(products.mean) + 2:
-    return None
   weight = np.abs(sign).sum(axis=0)
   return Panel(
     active[chosen],

@@ -290,7 +290,7 @@ WORLDS: Mapping[str, World] = {
     'triplet', _of('triplet', _copying(4)), True, False, (0.1, 0.3)
   ),
   'FAILS: link is cauchit': World(
-    'linear_forward', _linear(_cauchit), False, False, (0.0, 0.1)
+    'linear_forward', _linear(_cauchit), False, False, (0.1,)
   ),
   'FAILS: confident joint, uncertain classes': World(
     'confident_joint',
@@ -307,6 +307,6 @@ WORLDS: Mapping[str, World] = {
     _of('mirror_mixture', _mirrored(_exponential)),
     False,
     False,
-    (0.0, 0.2),
+    (0.2,),
   ),
 }
