@@ -27,6 +27,7 @@ BASE = [
   'scipy>=1.14',
   'tensorboardX>=2.6.2',
   'tensorflow-datasets>=4.9.8',
+  'threadpoolctl>=3.5',
 ]
 EXTRAS = {
   'test': ['hypothesis>=6.100', 'pytest>=8', 'ruff>=0.9'],

@@ -15,12 +15,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import threadpoolctl
 from scipy import optimize, sparse
 
-try:
-  import threadpoolctl
-except ModuleNotFoundError:  # Slower where cores are shared, not otherwise.
-  threadpoolctl = None
 
 Features = np.ndarray | sparse.sparray
 
@@ -122,18 +119,15 @@ def _value_and_pull(loss, scores, shares, *arguments):
 
 
 @functools.cache
-def _blas_threads():
-  return threadpoolctl.ThreadpoolController() if threadpoolctl else None
+def _blas_threads() -> threadpoolctl.ThreadpoolController:
+  return threadpoolctl.ThreadpoolController()
 
 
 def one_blas_thread() -> contextlib.AbstractContextManager:
   """Keeps BLAS to one thread: on vectors this short its threads wait for each
   other, and where another program wants the cores a fit takes 40 times as long.
   """
-  threads = _blas_threads()
-  if threads is None:
-    return contextlib.nullcontext()
-  return threads.limit(limits=1, user_api='blas')
+  return _blas_threads().limit(limits=1, user_api='blas')
 
 
 def _shares(weights: np.ndarray | None, rows: int) -> np.ndarray:
