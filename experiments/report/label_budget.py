@@ -362,7 +362,7 @@ def _cost(cost: Estimate, least: float) -> str:
   def text(value: float) -> str:
     if not np.isfinite(value):
       return 'not reached'
-    return f'{"≤" * (value <= least)}{value:.0f}'
+    return f'{"≤" if value <= least else ""}{value:.0f}'
 
   if cost.low is None:
     return text(cost.value)
