@@ -70,8 +70,7 @@ def uncertainty(state: State) -> np.ndarray:
 def disagreement(state: State) -> np.ndarray:
   """The new pair on whose sign rewards fitted to resampled labels differ most.
 
-  −|mean over the committee of sign(score)|, the standard deviation of their
-  P(first) breaking ties.
+  std over the committee of σ(score) − |mean over it of sign(score)|
 
   Source: Seung et al., Query by committee, 1992; Abe and Mamitsuka, Query
   learning strategies using boosting and bagging, 1998.
@@ -98,8 +97,9 @@ def bald(state: State) -> np.ndarray:
 
     H[E p] − E H[p],   p = ε + (1 − 2ε)·σ(m),   m ~ N(score, s²)
 
-  under Laplace's posterior N(weights, (n·l2·I + Σ w·v·x·xᵀ)⁻¹), n = Σ w. The
-  noise ε is inside p, so a pair whose vote is a coin anyway is not asked for.
+  under Laplace's posterior N(weights, (n·l2·I + Σ w·i·x·xᵀ)⁻¹), n = Σ w, i the
+  Fisher information of a flipped vote (see `price`). The noise ε is inside p,
+  so a pair whose vote is a coin anyway is not asked for.
 
   Source: Houlsby et al., Bayesian active learning for classification and
   preference learning, 2011, arXiv 1112.5745.
@@ -115,9 +115,9 @@ def bald(state: State) -> np.ndarray:
 def relabel(state: State) -> np.ndarray:
   """Another vote where the label is least certain, in turn with new pairs.
 
-  Of labelled pairs: −|P(first | votes, reward) − ½|, the reward's σ(score) as
-  the prior and the votes flipped at the pool's rate. Half of a batch goes
-  there and half to new pairs drawn at random.
+  Of labelled pairs: −|log odds of "first is better"|, the reward's score as the
+  prior and the votes flipped at the pool's rate. Half of a batch goes there and
+  half to new pairs drawn at random.
 
   Source: the trade between labelled and new pairs of Goh and Mueller,
   ActiveLab: Active Learning with Re-Labeling by Multiple Annotators, 2023,
