@@ -9,6 +9,7 @@ from alignment.noise.labels import (
   complement,
   effective_flip_rate,
   noise_metrics,
+  says_something,
 )
 
 
@@ -73,3 +74,18 @@ def test_metrics_report_what_happened():
   realised = float(metrics['noise/realised_rate'].mean())
   assert realised == pytest.approx(labels.is_flipped.mean(), rel=1e-6)
   assert realised != 0.25
+
+
+def test_a_complement_keeps_ties_and_skips():
+  _, noisy = _noisy(0.2, size=4)
+  unsure = noisy.replace(
+    label_prob=np.array([1, 0.5, 1, 0.5]), weight=np.array([1, 1, 0, 0])
+  )
+  turned = complement(unsure)
+  np.testing.assert_array_equal(turned.label, ~unsure.label)
+  np.testing.assert_array_equal(turned.label_prob, unsure.label_prob)
+  np.testing.assert_array_equal(
+    says_something(turned), [True, False, False, False]
+  )
+  found = noise_metrics(unsure)['noise/realised_rate']
+  assert float(found.weight) == 1 and float(found.total) == noisy.is_flipped[0]

@@ -38,6 +38,7 @@ def _arithmetic(loss: str, batch) -> np.ndarray:
   return np.array([cost['flops'], cost['bytes accessed']])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('loss', ['rdpo', 'forward', 'soft_label', 'gce'])
 def test_robust_losses_add_a_few_operations_per_pair(loss):
   """Times are disturbed by the machine, the compiler's counts are not."""

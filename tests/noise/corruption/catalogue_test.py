@@ -114,11 +114,11 @@ def test_per_example_rate_is_the_frequency_over_keys(name):
     hyper = {'reliabilities': np.array([0.9, 0.7, 0.45])}
   runs = [
     corrupt(name, key, clean, data, **hyper)
-    for key in jax.random.split(_KEY, 400)
+    for key in jax.random.split(_KEY, 250)
   ]
   rate = runs[0].flip_rate.astype(np.float64)
   flips = np.sum([run.is_flipped for run in runs], axis=0)
-  p = stats.binom.cdf(flips, 400, rate), stats.binom.sf(flips - 1, 400, rate)
+  p = stats.binom.cdf(flips, 250, rate), stats.binom.sf(flips - 1, 250, rate)
   # Forty two-sided tests at a familywise level of about .001.
   assert np.minimum(*p).min() > 1e-5
   assert np.all(flips[rate == 0] == 0)
