@@ -83,10 +83,10 @@ def read_answers(columns: Columns, naming: Naming) -> Answers:
     raise ValueError(f'pair={naming.pair} must name two columns')
   if naming.votes:
     return _wide(columns, naming)
-  if _holds(columns, naming, COMPARISONS):
-    return _comparisons(columns, naming)
-  if _holds(columns, naming, LONG):
-    return _long(columns, naming)
+  for wanted, layout in ((COMPARISONS, _comparisons), (LONG, _long)):
+    if _holds(columns, naming, wanted):
+      _refuse_of_tasks(naming)
+      return layout(columns, naming)
   if naming.label:
     return _wide(columns, naming)
   raise DataError(
@@ -95,6 +95,15 @@ def read_answers(columns: Columns, naming: Naming) -> Answers:
     'columns that hold votes or a label',
     columns.path,
   )
+
+
+def _refuse_of_tasks(naming: Naming) -> None:
+  """Raises for names that mean something only where a row is a task."""
+  for name in ('annotator', 'confidence'):
+    if getattr(naming, name):
+      raise ValueError(
+        f'{name}={getattr(naming, name)!r}: not used where a row is a vote'
+      )
 
 
 def _holds(columns: Columns, naming: Naming, wanted: Sequence[str]) -> bool:

@@ -269,6 +269,30 @@ def test_a_file_that_is_not_there(tmp_path):
     read_table(tmp_path / 'none.csv', Naming())
 
 
+def test_names_that_a_layout_does_not_use_are_refused(tmp_path):
+  path = write(tmp_path, LONG)
+  for naming in (Naming(annotator='group'), Naming(confidence='group')):
+    with pytest.raises(ValueError, match='not used where a row is a vote'):
+      read_table(path, naming)
+  with pytest.raises(ValueError, match="pair=.'text',. must name two"):
+    read_table(path, Naming(pair=('text',)))
+
+
+def test_workers_may_belong_to_groups(tmp_path):
+  text = (
+    'task,worker,label,worker_group\na,v1,x,v\na,v2,y,v\nb,w1,y,w\nb,v1,y,v\n'
+  )
+  table = read_table(write(tmp_path, text), Naming())
+  assert dict(zip(table.workers, table.worker_group, strict=True)) == {
+    'v1': 'v',
+    'v2': 'v',
+    'w1': 'w',
+  }
+  torn = text.replace('b,v1,y,v', 'b,v1,y,w')
+  with pytest.raises(DataError, match='earlier row of the same worker says'):
+    read_table(write(tmp_path, torn), Naming())
+
+
 def test_nan_is_no_vote(tmp_path):
   text = '{"a": NaN, "b": "x"}\n{"a": "y", "b": "x"}\n'
   table = read_table(

@@ -379,6 +379,15 @@ def test_bad_input_is_refused_by_name(tmp_path, single):
       run(config)
 
 
+def test_a_rate_is_not_assumed_where_votes_tell_one(voted, tmp_path):
+  path, _ = voted
+  config = quick(
+    data=path, assumed_flip_rate=0.1, max_rows=150, output_dir=str(tmp_path)
+  )
+  with pytest.raises(ValueError, match='--assumed_flip_rate=0.1: not used'):
+    run(config)
+
+
 def test_data_that_changed_are_not_taken_for_those_audited(single, tmp_path):
   path, _ = single
   rows = open(path).read().splitlines()[:60]

@@ -95,7 +95,7 @@ def examine(
     told: called with a line after every stage.
 
   Raises:
-    ValueError: see `cleaning.make_plan`.
+    ValueError: see `cleaning.make_plan`; a rate assumed where votes tell one.
   """
   streams = iter(np.random.default_rng(seed).spawn(8))
   evidence = subject.evidence
@@ -117,6 +117,11 @@ def examine(
   rates = find_rates(
     subject, evidence, annotators, next(streams), assumed=assumed_flip_rate
   )
+  if assumed_flip_rate is not None and rates.of_votes is not None:
+    raise ValueError(
+      f'--assumed_flip_rate={assumed_flip_rate}: not used where votes tell a '
+      f'rate ({rates.of_votes.rate:.3f})'
+    )
   told(f'{len(rates.estimates)} estimators asked')
   suspicion = find_suspicion(subject, evidence, rates, annotators)
   checks = rate_checks(subject, evidence, rates, annotators, next(streams))
