@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,10 @@ from alignment.protocols.audit.suspicion import Suspicion
 POLICIES = ('keep', 'reweight', 'soften', 'flip', 'drop', 'mixed', 'ask')
 NEEDS_PROBABILITY = ('reweight', 'soften', 'flip', 'drop', 'mixed')
 ASK_BUDGET = 100
+_OURS = {
+  *('action', 'is_swapped', 'ask_rank', 'suspicion_rank', 'flip_posterior'),
+  *('original_label', 'original_label_prob', 'original_weight'),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,7 +124,7 @@ def write(
   rank = np.empty(len(subject), int)
   rank[suspicion.order] = np.arange(len(subject))
   extras = [
-    {**_plain(row), 'suspicion_rank': int(r)}
+    {**_plain(_others(row)), 'suspicion_rank': int(r)}
     for row, r in zip(subject.extras, rank, strict=True)
   ]
   if subject.records:
@@ -196,6 +201,11 @@ def _write_classes(
     raise DataError('every row would be dropped', 'Choose another --action')
   write_lines(path, json_lines(kept))
   write_lines(dropped_path(str(path)), json_lines(dropped))
+
+
+def _others(row: Mapping[str, Any]) -> dict[str, Any]:
+  """Columns that are not of an earlier audit, which would be out of date."""
+  return {name: value for name, value in row.items() if name not in _OURS}
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

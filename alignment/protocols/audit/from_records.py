@@ -51,7 +51,7 @@ def from_records(
   if len(groups) == len(records):
     group_name = 'rows'
   features, names = text_features(made['texts'])
-  annotator = made.pop('annotator')
+  annotator, annotators = _annotators(records)
   evidence = Evidence(
     label=made.pop('label'),
     num_classes=2,
@@ -63,7 +63,6 @@ def from_records(
     votes=made.pop('votes'),
     clean_label=made.pop('clean'),
   )
-  annotators = tuple(f'annotator {i}' for i in range(annotator.max() + 1))
   return Subject(
     source=report.source,
     evidence=evidence,
@@ -97,6 +96,7 @@ def _from_preferences(records: Sequence[Preference], seed: int) -> dict:
   clean = [
     _clean(r.clean_label, y) for r, y in zip(records, label, strict=True)
   ]
+  votes = _anonymous(records, label)
   confidence = np.array([r.label_prob for r in records])
   return {
     'is_pairs': True,
@@ -107,19 +107,12 @@ def _from_preferences(records: Sequence[Preference], seed: int) -> dict:
     'label': label,
     'classes': ('first', 'second'),
     'clean': np.array(clean, np.int32) if max(clean) >= 0 else None,
-    'votes': _anonymous(records, label),
+    'votes': votes,
     'workers': (),
-    'annotator': np.array([r.annotator_id for r in records], np.int32),
     # 1 is the default: the giver said nothing.
-    'confidence': np.where(confidence < 1, confidence, np.nan)
-    if np.any(confidence < 1)
-    else np.full(len(records), np.nan),
+    'confidence': np.where(confidence < 1, confidence, np.nan),
     'is_tie': np.zeros(len(records), bool),
-    'is_left': np.zeros(
-      sum(1 + np.count_nonzero(r.votes) for r in records)
-      if any(r.votes for r in records)
-      else 0
-    ),
+    'is_left': np.zeros(0 if votes is None else len(votes)),
     'label_is': "the file's `chosen`",
     'records': records,
     'extras': [{}] * len(records),
@@ -163,7 +156,6 @@ def _from_unpaired(records: Sequence[Unpaired]) -> dict:
     'clean': np.array(clean, np.int32) if max(clean) >= 0 else None,
     'votes': None,
     'workers': (),
-    'annotator': np.array([r.annotator_id for r in records], np.int32),
     'confidence': np.full(len(records), np.nan),
     'is_tie': np.zeros(len(records), bool),
     'is_left': np.zeros(0),
@@ -199,7 +191,6 @@ def _from_votes(pairs: Sequence[VotedPair], seed: int) -> dict:
     'clean': None,
     'votes': votes,
     'workers': tuple(f'worker {name}' for name in workers),
-    'annotator': np.full(len(pairs), -1, np.int32),
     'confidence': np.full(len(pairs), np.nan),
     'is_tie': is_tie,
     'is_left': is_left,
@@ -228,6 +219,17 @@ def preference(
     group=group,
     **known,
   )
+
+
+def _annotators(
+  records: Sequence[Preference | Unpaired | VotedPair],
+) -> tuple[np.ndarray, tuple[str, ...]]:
+  """`[B]` who gave the label at hand, −1 unknown, and their names."""
+  given = np.array([getattr(r, 'annotator_id', -1) for r in records], np.int64)
+  known, ids = np.unique(given[given >= 0], return_inverse=True)
+  annotator = np.full(len(records), -1, np.int32)
+  annotator[given >= 0] = ids
+  return annotator, tuple(f'annotator {name}' for name in known)
 
 
 def _clean(is_right: bool | None, label: int) -> int:

@@ -12,7 +12,6 @@ from alignment.data import label_answers
 from alignment.data.label_tables import LabelTable
 from alignment.data.parsing import PAIR_COLUMNS
 from alignment.data.records import Preference
-from alignment.noise.crowd.table import VoteTable
 from alignment.noise.evidence import Evidence
 from alignment.protocols.audit.from_records import preference
 from alignment.protocols.audit.subject import (
@@ -45,15 +44,16 @@ def from_table(
   """
   index = table.place.astype(np.int64)
   is_turned = coins(seed, index) & table.is_pairs
-  votes = table.votes and dataclasses.replace(
-    table.votes,
-    label=_turned(table.votes.label, is_turned[table.votes.task]),
-  )
+  votes = table.votes
+  if votes is not None:
+    votes = dataclasses.replace(
+      votes, label=_turned(votes.label, is_turned[votes.task])
+    )
   label, is_tie = _turned(table.label, is_turned), np.zeros(len(table), bool)
   missing = np.flatnonzero(label < 0)
   if len(missing):
-    found, tied = _majority_where(votes, missing, index, seed)
-    label[missing], is_tie[missing] = found, tied
+    found, tied = majority_label(votes, index, seed)
+    label[missing], is_tie[missing] = found[missing], tied[missing]
   texts = [
     (row[0], *row[:0:-1]) if turn else row
     for row, turn in zip(table.texts, is_turned, strict=True)
@@ -110,13 +110,6 @@ def _left(table: LabelTable, is_turned: np.ndarray) -> np.ndarray:
   if table.votes is None:
     return table.is_left
   return np.where(is_turned[table.votes.task], -table.is_left, table.is_left)
-
-
-def _majority_where(
-  votes: VoteTable, rows: np.ndarray, index: np.ndarray, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-  label, is_tie = majority_label(votes, index, seed)
-  return label[rows], is_tie[rows]
 
 
 def _label_is(table: LabelTable, missing: np.ndarray, field: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -19,10 +19,10 @@ from alignment.data.label_tables import read_table
 from alignment.data.readers import file_rows
 from alignment.data.records import (
   DataError,
-  Preference,
+  Record,
   Report,
-  Unpaired,
   VotedPair,
+  refuse_empty,
 )
 from alignment.data.source import TFDS_PREFIX, load
 from alignment.data.table_files import CSV_SUFFIXES, as_name
@@ -49,7 +49,7 @@ class Request:
     data: a preference file, a table of labels, a folder of votes, or tfds:.
     naming: which column of a table says what.
     columns: our column name -> the file's, of a preference file.
-    slices: columns whose values are slices.
+    slices: columns by whose values parts are told apart.
     strict: refuse what is otherwise dropped and counted.
     seed: of the order of pairs, ties and the sample.
     max_rows: audit a random sample of so many rows; 0 takes all.
@@ -149,15 +149,16 @@ def _read_records(request: Request) -> Subject:
     seed=request.seed,
     group_name=_group_name(records[0], columns),
     columns=extras,
-    slices={
-      name: [as_name(_slice(extras, r, name)) or '(none)' for r in records]
-      for name in request.slices
-    },
+    slices={name: _slice(records, extras, name) for name in request.slices},
   )
 
 
-def _usable(records, report: Report):
-  """Voted pairs of which no vote names a winner have no label."""
+def _usable(records: Sequence[Record], report: Report) -> Sequence[Record]:
+  """Voted pairs of which no vote names a winner have no label.
+
+  Raises:
+    DataError: no pair has one.
+  """
   if not isinstance(records[0], VotedPair):
     return records
   usable = []
@@ -171,6 +172,7 @@ def _usable(records, report: Report):
     f"{votes.count(0)} of {len(votes)} votes say 'equal' and name no winner"
   )
   report.kept = len(usable)
+  refuse_empty(usable, report)
   return usable
 
 
@@ -182,7 +184,7 @@ def _sample(index: np.ndarray, request: Request) -> np.ndarray:
 
 def _extra_columns(
   request: Request,
-  record: Preference | Unpaired | VotedPair,
+  record: Record,
   columns: Mapping[str, str],
 ) -> dict[int, dict]:
   """line -> what the file says and a record does not hold."""
@@ -195,20 +197,29 @@ def _extra_columns(
   }
 
 
-def _slice(extras: Mapping[int, Mapping], record, name: str):
-  row = extras.get(record.line, {})
-  if name not in row and not hasattr(record, name):
+def _slice(
+  records: Sequence[Record], extras: Mapping[int, Mapping], name: str
+) -> list[str]:
+  """What a column says of every record.
+
+  Raises:
+    DataError: no row has the column.
+  """
+  said = [
+    extras.get(r.line, {}).get(name, getattr(r, name, None)) for r in records
+  ]
+  if all(value is None for value in said):
+    named = sorted(set().union(*extras.values()))
     raise DataError(
-      f'column is missing (the row has {sorted(row)})',
-      'Name a column that every row has',
-      record.path,
-      record.line,
-      name,
+      f'column is missing (beside those of a preference, rows have {named})',
+      'Correct the name',
+      records[0].path,
+      field=name,
     )
-  return row.get(name, getattr(record, name, None))
+  return [as_name(value) or '(none)' for value in said]
 
 
-def _group_name(record, columns: Mapping[str, str]) -> str:
+def _group_name(record: Record, columns: Mapping[str, str]) -> str:
   if isinstance(record, VotedPair):
     return 'title'
   if 'group' in columns:
