@@ -4,8 +4,8 @@
 
 with m the log-odds of the true class. Given m, or a linear law of m and its
 link, labels tell ε. Without either they do not: flips at rate .1 and a margin
-shrunk to three quarters give the same labels to the third digit, and a model
-fitted to the labels has their noise in its margins.
+shrunk to three quarters are told apart by thousands of labels at best, and a
+model fitted to the labels has their noise in its margins.
 """
 
 from __future__ import annotations
@@ -17,10 +17,7 @@ from scipy import optimize, special, stats
 
 from alignment.metrics.intervals import check_values
 from alignment.noise.estimation.agreement import two_classes_refusal
-from alignment.noise.estimation.estimate import (
-  RateEstimate,
-  refused,
-)
+from alignment.noise.estimation.estimate import RateEstimate, refused
 from alignment.noise.estimation.forward_fit import (
   ForwardFit,
   MeanProfile,

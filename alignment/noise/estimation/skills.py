@@ -13,9 +13,12 @@ import dataclasses
 import numpy as np
 from scipy import special
 
-# Outweighs any distance of interest, yet leaves the normal equations solvable.
-_HOLD, _STEPS = 1e3, 40
-_GRID, _ROUNDS = 8, 3
+# Outweighs any product, yet leaves the normal equations solvable.
+_HOLD, _STEPS = 30.0, 40
+# Shares of the way from the estimate to 0 or 1: first near it, where an end
+# mostly is, then evenly.
+_FIRST = np.array([0, 0.001, 0.004, 0.015, 0.05, 0.15, 0.4, 1])
+_THEN, _ROUNDS = np.linspace(0, 1, len(_FIRST)), 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,11 +81,11 @@ def mean_skill_interval(
     )
     return distance.reshape(len(starts), -1).min(axis=0) - least
 
-  # Both ends at once: a bracket each, narrowed to one step of a grid.
+  # Both ends at once: a bracket each, narrowed to a step of a grid.
   near, far = np.full(2, value), np.array([0.0, 1.0])
   is_open = np.ones(2, bool)
-  for _ in range(_ROUNDS):
-    grid = np.linspace(near, far, _GRID, axis=1)
+  for shares in (_FIRST, *[_THEN] * _ROUNDS):
+    grid = near[:, None] + (far - near)[:, None] * shares
     beyond = profile(grid[:, 1:].reshape(-1)).reshape(2, -1) > limit
     # An end that is never reached stays at 0 or 1.
     is_open &= beyond.any(axis=1)
@@ -107,12 +110,13 @@ def _minimise(
   root = np.linalg.inv(np.linalg.cholesky(products.covariance))
   first, second = products.first, products.second
   pair, size = np.arange(len(first)), products.size
+  hold = _HOLD * np.max(np.abs(root))
 
   def residual(skills: np.ndarray) -> np.ndarray:
     apart = (skills[:, first] * skills[:, second] - products.mean) @ root.T
     if means is None:
       return apart
-    held = _HOLD * (skills @ weight - means)
+    held = hold * (skills @ weight - means)
     return np.concatenate([apart, held[:, None]], axis=1)
 
   def slope(skills: np.ndarray) -> np.ndarray:
@@ -121,7 +125,7 @@ def _minimise(
     jacobian[:, pair, second] = skills[:, first]
     jacobian = root @ jacobian
     if means is not None:
-      held = np.broadcast_to(_HOLD * weight, (len(skills), 1, size))
+      held = np.broadcast_to(hold * weight, (len(skills), 1, size))
       jacobian = np.concatenate([jacobian, held], axis=1)
     return jacobian * (skills * (1 - skills))[:, None, :]
 
