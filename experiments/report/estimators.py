@@ -39,7 +39,7 @@ def write(directory: pathlib.Path, cells: Sequence[Cell]) -> dict[str, Any]:
     *[_miss(cell) for cell in missed],
     '## The assumption holds' if sound else '',
     _table(sound) if sound else '',
-    '## The assumption fails, or its failure is allowed for' if broken else '',
+    '## The assumption fails' if broken else '',
     _table(broken) if broken else '',
     '## What is assumed',
     tables.table(('estimator', 'assumption'), _assumptions(cells)),

@@ -98,29 +98,19 @@ def agreement_rate(evidence: Evidence, _: np.random.Generator) -> RateEstimate:
     return refused(name, EQUAL_RATE, why)
   found = pooled_agreement(evidence.votes, evidence.group)
   classes = evidence.num_classes
-  rate = float(rate_of_agreement(found.value, classes))
-  if found.low is None:
-    low, high = None, None
-  else:
+  low, high = None, None
+  if found.low is not None:
     high, low = rate_of_agreement(np.array(found[1:3]), classes)
-  chance = 1 - 1 / classes
-  if found.high is not None and found.high < 1 / classes:
-    return refused(
-      name,
-      EQUAL_RATE,
-      BELOW_CHANCE,
-      count=found.count,
-      unit=evidence.group_name,
-    )
   return bounded(
     name,
     EQUAL_RATE,
-    rate,
+    float(rate_of_agreement(found.value, classes)),
     low,
     high,
     count=found.count,
     unit=evidence.group_name,
-    chance=chance,
+    chance=1 - 1 / classes,
+    above=BELOW_CHANCE,
   )
 
 

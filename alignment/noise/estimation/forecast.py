@@ -112,7 +112,6 @@ class _Observed(NamedTuple):
   cells: Splits
   splits: list[Estimate]
   joins: Estimate | None
-  num_seen: int
 
 
 def _drawn_votes(
@@ -144,7 +143,7 @@ def _observed(label: np.ndarray, group: np.ndarray, num_seen: int) -> _Observed:
   joins = None
   if agree.any():
     joins = clustered_wilson(joined[agree], ones[agree], group[agree])
-  return _Observed(cells, splits, joins, num_seen)
+  return _Observed(cells, splits, joins)
 
 
 def _from_agreement(
