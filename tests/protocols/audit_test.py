@@ -9,10 +9,11 @@ import pytest
 from scipy import sparse, stats
 
 from alignment.data.features import bag_of_words
+from alignment.data.label_layouts import Naming
 from alignment.data.records import Preference, Report, Unpaired, Vote, VotedPair
 from alignment.noise.crowd.table import VoteTable
 from alignment.protocols.audit import baselines, checks, cleaning, reading
-from alignment.protocols.audit.annotators import Annotators
+from alignment.protocols.audit.annotators import Annotators, find_annotators
 from alignment.protocols.audit.from_records import from_records
 from alignment.protocols.audit.rates import find_rates
 from alignment.protocols.audit.sources import Request, read_subject
@@ -355,6 +356,28 @@ def test_unpaired_labels_are_reweighted_for_want_of_a_soft_label():
   np.testing.assert_allclose(plan.repair.weight, 0.8)
   with pytest.raises(ValueError, match='--action=soften: rows of'):
     plan_of(records, assumed=0.2, action='soften')
+
+
+def test_rows_without_votes_are_not_held_for_undecided(tmp_path):
+  rng = np.random.default_rng(9)
+  lines = ['label,one,two']
+  for i in range(300):
+    said = ['ab'[int(rng.random() < 0.1)] for _ in range(3)]
+    # Two votes on every fifth row, the label alone on the others.
+    lines.append(','.join([said[0], *(said[1:] if i % 5 == 0 else ('', ''))]))
+  path = tmp_path / 'some.csv'
+  path.write_text('\n'.join(lines) + '\n')
+  naming = Naming(label='label', votes=('one', 'two'))
+  subject = read_subject(Request(data=str(path), naming=naming))
+  evidence, rng = subject.evidence, np.random.default_rng(0)
+  annotators = find_annotators(subject, evidence, rng)
+  rates = find_rates(subject, evidence, annotators, rng)
+  suspicion = find_suspicion(subject, evidence, rates, annotators)
+  silent = evidence.votes.counts.sum(axis=1) == 0
+  wrong = suspicion.wrong(evidence.label)
+  assert silent.sum() == 240
+  np.testing.assert_allclose(wrong[silent], rates.of_votes.rate)
+  assert '240 rows without votes' in suspicion.reason
 
 
 def test_doubt_keeps_labels_as_they_are():

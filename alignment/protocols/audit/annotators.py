@@ -10,10 +10,9 @@ import numpy as np
 
 from alignment.metrics.intervals import Estimate
 from alignment.metrics.shares import clustered_wilson
-from alignment.noise.crowd.catalogue import ANNOTATOR_MODELS
 from alignment.noise.crowd.dependence import Dependence, dependence
 from alignment.noise.crowd.fit import CrowdFit
-from alignment.noise.crowd.reliabilities import reliabilities
+from alignment.noise.crowd.reliabilities import Reliabilities, reliabilities
 from alignment.noise.evidence import Evidence
 from alignment.protocols.audit.subject import Subject
 
@@ -51,8 +50,8 @@ class Annotators:
       those with too few labels to say anything come last.
     skill_is: what `skill` means here.
     model: name of the annotator model; '' where there are no common rows.
-    fit: of it, to all votes; None likewise.
-    mean_skill: P(a vote says the truth); None where votes are not signed.
+    fit: of it, to all votes; None likewise, or where votes are not signed.
+    mean_skill: P(a vote says the truth); None likewise.
     dependence: whether errors are independent; None where that is not tested.
     note: why nothing, or not more, is known.
   """
@@ -72,10 +71,10 @@ def find_annotators(
   """Fits an annotator model, or compares annotators with the text model.
 
   Of pairs, in an order that carries no meaning, one skill per worker
-  (`one_coin`); of classes a confusion matrix each (`dawid_skene`). Votes nobody
-  signed are weighed but not ranked. Where each row has a single, signed label,
-  annotators are compared by how often the text model, which saw no row of the
-  group, agrees: low agreement may also mean hard rows.
+  (`one_coin`); of classes a confusion matrix each (`dawid_skene`). Where each
+  row has a single, signed label, annotators are compared by how often the text
+  model, which saw no row of the group, agrees: low agreement may also mean hard
+  rows.
 
   Args:
     subject: what is audited.
@@ -98,62 +97,21 @@ def _of_votes(
   votes = evidence.votes
   if len(np.unique(votes.label)) < 2:
     return Annotators(note='All votes say the same.')
-  is_one_coin = subject.is_pairs or not subject.workers
-  model = 'one_coin' if is_one_coin else 'dawid_skene'
   if not subject.workers:
-    return Annotators(
-      model=model,
-      fit=ANNOTATOR_MODELS[model](votes),
-      note='Votes are not signed, so nobody can be ranked.',
-    )
-  found = reliabilities(
-    votes,
-    rng,
-    model=model,
-    group=evidence.group,
-    resamples=RESAMPLES,
-    min_votes=FEWEST_VOTES,
-  )
+    return Annotators(note='Votes are not signed, so nobody can be ranked.')
+  model = 'one_coin' if subject.is_pairs else 'dawid_skene'
+  settings = {'model': model, 'group': evidence.group, 'resamples': RESAMPLES}
+  found = reliabilities(votes, rng, min_votes=FEWEST_VOTES, **settings)
   tested, note = None, ''
-  if votes.num_workers <= MOST_WORKERS:
+  if votes.num_workers > MOST_WORKERS:
+    note = f'Independence is not tested, with more than {MOST_WORKERS} workers.'
+  else:
     try:
-      tested = dependence(
-        votes, rng, model=model, group=evidence.group, resamples=RESAMPLES
-      )
+      tested = dependence(votes, rng, **settings)
     except ValueError as error:
       note = f'Independence is not tested: {error}.'
-  else:
-    note = f'Independence is not tested, with more than {MOST_WORKERS} workers.'
-  correlated = _correlated(tested, votes.num_workers)
-  ranked = []
-  for worker in np.flatnonzero(found.num_votes):
-    # Of a few votes nothing can be said, and crowds have thousands of workers.
-    many = found.num_votes[worker] >= FEWEST_VOTES
-    first = _says_first(subject, worker) if many else None
-    flags = [*found.flags[worker]]
-    if first is not None and first.low is not None:
-      if first.low > FIRST_ALWAYS:
-        flags.append('mostly the text shown first')
-      if first.high < 1 - FIRST_ALWAYS:
-        flags.append('mostly the text shown second')
-    if correlated[worker]:
-      flags.append(f'agrees too often with {correlated[worker]} others')
-    ranked.append(
-      Annotator(
-        subject.workers[worker],
-        int(found.num_votes[worker]),
-        Estimate(
-          float(found.skill[worker]),
-          float(found.low[worker]),
-          float(found.high[worker]),
-          int(found.num_votes[worker]),
-        ),
-        first,
-        tuple(flags),
-      )
-    )
   return Annotators(
-    ranked=_worst_first(ranked),
+    ranked=_worst_first(_judged(subject, found, tested)),
     skill_is='P(says the truth)',
     model=model,
     fit=found.fit,
@@ -161,6 +119,39 @@ def _of_votes(
     dependence=tested,
     note=note,
   )
+
+
+def _judged(
+  subject: Subject, found: Reliabilities, tested: Dependence | None
+) -> list[Annotator]:
+  """Every worker who voted, with remarks."""
+  correlated = _correlated(tested, len(found.num_votes))
+  judged = []
+  for worker in np.flatnonzero(found.num_votes):
+    count = int(found.num_votes[worker])
+    flags = list(found.flags[worker])
+    first = None
+    # Of a few votes nothing can be said, and crowds have thousands of workers.
+    if count >= FEWEST_VOTES:
+      first = _says_first(subject, worker)
+    if first is not None and first.low is not None:
+      if first.low > FIRST_ALWAYS:
+        flags.append('mostly the text shown first')
+      if first.high < 1 - FIRST_ALWAYS:
+        flags.append('mostly the text shown second')
+    if correlated[worker]:
+      flags.append(f'agrees too often with {correlated[worker]} others')
+    ends = (found.skill[worker], found.low[worker], found.high[worker])
+    judged.append(
+      Annotator(
+        subject.workers[worker],
+        count,
+        Estimate(*map(float, ends), count),
+        first,
+        tuple(flags),
+      )
+    )
+  return judged
 
 
 def _against_model(subject: Subject, evidence: Evidence) -> Annotators:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from alignment.metrics.intervals import clustered_mean
+from alignment.metrics.intervals import Estimate, clustered_mean
 from alignment.metrics.shares import clustered_wilson
 from alignment.noise.estimation.agreement import agreement_rate
 from alignment.noise.estimation.catalogue import estimate_all
@@ -67,7 +67,7 @@ class Part:
   name: str
   rows: int
   rate: RateEstimate | None
-  against_model: object | None
+  against_model: Estimate | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,9 @@ class Rates:
   def rows_differ(self) -> bool:
     """Whether one rate for all rows has been shown to be wrong."""
     test = self.heterogeneity
-    return test is not None and (test.p_value or 1.0) < ALPHA
+    if test is None or test.p_value is None:
+      return False
+    return test.p_value < ALPHA
 
 
 def find_rates(

@@ -48,10 +48,11 @@ def detector_scores(
   blind = dataclasses.replace(evidence, clean_label=None)
   known = np.flatnonzero(gold >= 0)
   wrong = evidence.label[known] != gold[known]
-  found = rates.of_labels if rates.of_labels else None
-  rate = None if found is None or found.estimator == 'anchors' else found.rate
-  if rate is None:
-    rate = float(np.mean(wrong))
+  # The rate that counting gives, for want of one that does not count.
+  rate = float(np.mean(wrong))
+  found = rates.of_labels
+  if found is not None and found.estimator != 'anchors':
+    rate = found.rate
   return _scores(blind, known, wrong, rate, 'the known true class', rng)
 
 

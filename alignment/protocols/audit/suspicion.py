@@ -58,20 +58,28 @@ def vote_posterior(
 
   Where annotators have votes enough for a rate each, their model. Else votes
   count alike: at one rate, or, where rates of rows have been shown to differ,
-  with rates from a law of rows.
+  with rates from a law of rows. A row that nobody voted on has its label, taken
+  to err like a vote, and the text model.
   """
   found = rates.of_votes
   if found is None:
     return None
+  votes, rate = evidence.votes, found.rate
   if found.estimator == 'annotators':
-    return annotators.fit.task_probs, f'votes, weighed by {annotators.model}'
-  if rates.rows_differ:
-    posterior, mean = varying_posterior(evidence.votes)
-    return posterior, f'votes, with rates of rows of mean {mean:.3f}'
-  rate = min(found.rate, 1 - 1 / evidence.num_classes)
-  return equal_posterior(
-    evidence.votes, rate
-  ), f'votes, all at the rate {rate:.3f}'
+    posterior = annotators.fit.task_probs
+    reason = f'votes, weighed by {annotators.model}'
+  elif rates.rows_differ:
+    posterior, rate = varying_posterior(votes)
+    reason = f'votes, with rates of rows of mean {rate:.3f}'
+  else:
+    posterior = equal_posterior(votes, rate)
+    reason = f'votes, all at the rate {rate:.3f}'
+  silent = votes.counts.sum(axis=1) == 0
+  if silent.any():
+    alone = class_posterior(evidence, rate)
+    posterior = np.where(silent[:, None], alone, posterior)
+    reason += f', {silent.sum()} rows without votes at its mean'
+  return posterior, reason
 
 
 def find_suspicion(
