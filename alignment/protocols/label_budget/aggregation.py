@@ -60,13 +60,21 @@ AGGREGATIONS: Mapping[str, Callable[[Pool, np.ndarray], Labels]] = {
   'one_coin': one_coin,
 }
 """name -> (pool, votes taken of each pair) -> labels."""
-FEWEST_VOTES: Mapping[str, int] = {
-  'majority': 2,
-  'dawid_skene': 3,
-  'one_coin': 3,
-}
-"""name -> votes that half of the bought pairs must have: below, a majority is
-the vote itself, and skills of workers cannot be told apart."""
+
+
+def is_meant_for(aggregation: str, fewest: int, most: int) -> bool:
+  """Whether an aggregation says more than the votes themselves.
+
+  A majority of single votes is the vote; the skills of workers cannot be told
+  apart where pairs have fewer than three.
+
+  Args:
+    aggregation: a key of AGGREGATIONS.
+    fewest, most: votes of a pair that has any.
+  """
+  if aggregation in ('dawid_skene', 'one_coin'):
+    return fewest >= 3
+  return aggregation != 'majority' or most > 1
 
 
 def _posterior(model: str, pool: Pool, taken: np.ndarray) -> Labels:

@@ -1,14 +1,15 @@
 """A budget of votes, spread wide or deep.
 
-An allocation is `(pool, budget, fit) -> taken`: how many votes of each pair are
-bought, from the left. It never exceeds the budget, and asks no pair for a vote
-that it lacks.
+`buy` is `(pool, budget, fit) -> taken`: how many votes of each pair are bought,
+from the left. It never exceeds the budget, and asks no pair for a vote that it
+lacks.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -54,12 +55,23 @@ def unsure(pool: Pool, budget: int, fit: Fit) -> np.ndarray:
   return taken + extra
 
 
-ALLOCATIONS: Mapping[str, Callable[[Pool, int, Fit], np.ndarray]] = {
-  '1 each': functools.partial(spread, depth=1),
-  '3 each': functools.partial(spread, depth=3),
-  '5 each': functools.partial(spread, depth=5),
-  '3rd if 2 disagree': disagree,
-  '3 where unsure': unsure,
+class Allocation(NamedTuple):
+  """How to buy, and how many votes a pair gets that is bought at all.
+
+  The last pair may get fewer, and one that lacks votes gets what it has.
+  """
+
+  buy: Callable[[Pool, int, Fit], np.ndarray]
+  fewest: int
+  most: int
+
+
+ALLOCATIONS: Mapping[str, Allocation] = {
+  '1 each': Allocation(functools.partial(spread, depth=1), 1, 1),
+  '3 each': Allocation(functools.partial(spread, depth=3), 3, 3),
+  '5 each': Allocation(functools.partial(spread, depth=5), 5, 5),
+  '3rd if 2 disagree': Allocation(disagree, 2, 3),
+  '3 where unsure': Allocation(unsure, 1, 3),
 }
 
 

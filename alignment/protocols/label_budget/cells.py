@@ -14,7 +14,7 @@ import numpy as np
 from alignment.protocols.label_budget import mixes, queries
 from alignment.protocols.label_budget.aggregation import (
   AGGREGATIONS,
-  FEWEST_VOTES,
+  is_meant_for,
   votes,
 )
 from alignment.protocols.label_budget.allocation import ALLOCATIONS, spread
@@ -40,9 +40,7 @@ class Judge(Protocol):
 def allocation_points(
   pool: Pool, validation: Validation, judge: Judge, budgets: Sequence[int]
 ) -> list[Point]:
-  """Every allocation of every budget, under every aggregation it allows.
-
-  See `FEWEST_VOTES` for those left out.
+  """Every allocation of every budget, under every aggregation meant for it.
 
   Args:
     pool: what can be bought.
@@ -56,11 +54,10 @@ def allocation_points(
 
   points = []
   for budget in budgets:
-    for allocation, allocate in ALLOCATIONS.items():
-      taken = allocate(pool, budget, fit)
-      typical = np.median(taken[taken > 0])
+    for allocation, (buy, fewest, most) in ALLOCATIONS.items():
+      taken = buy(pool, budget, fit)
       for aggregation, aggregate in AGGREGATIONS.items():
-        if typical < FEWEST_VOTES.get(aggregation, 1):
+        if not is_meant_for(aggregation, fewest, most):
           continue
         weights = fit(aggregate(pool, taken))
         points.append(

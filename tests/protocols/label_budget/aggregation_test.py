@@ -94,3 +94,13 @@ def test_l2_is_what_predicts_the_noisy_votes():
   assert sharp <= 1e-2
   chosen = fit_reward(pool.features, labels, make_validation(rng, weights, 400))
   assert chosen.shape == (3,)
+
+
+def test_models_of_workers_are_not_meant_for_few_votes():
+  meant = {
+    name: [aggregation.is_meant_for(name, *v) for v in ((1, 1), (2, 3), (3, 3))]
+    for name in AGGREGATIONS
+  }
+  assert meant['dawid_skene'] == meant['one_coin'] == [False, False, True]
+  assert meant['majority'] == [False, True, True]
+  assert all(meant['votes']) and all(meant['forward'])

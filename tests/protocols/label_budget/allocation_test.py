@@ -1,5 +1,7 @@
 """Budgets are kept, and spent where the allocation says."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,9 @@ from tests.protocols.label_budget.pools import make_pool
 @pytest.mark.parametrize('budget', [1, 17, 30])
 def test_the_budget_is_spent_and_never_exceeded(name, budget):
   pool = make_pool(np.random.default_rng(budget), size=60)
-  taken = ALLOCATIONS[name](pool, budget, lambda labels: np.ones(3))
+  buy, _, most = ALLOCATIONS[name]
+  taken = buy(pool, budget, lambda labels: np.ones(3))
+  assert taken.max() <= most
   assert np.all((taken >= 0) & (taken <= pool.num_votes))
   assert taken.sum() <= budget
   # With 60 pairs there is always more to buy, but for `unsure`, which goes
@@ -56,3 +60,14 @@ def test_doubtful_pairs_are_asked_about_again():
   assert again.any() and (can & ~again).any()
   assert score[again].max() < score[can & ~again].min()
   assert taken.max() == 3
+
+
+@pytest.mark.parametrize('name', ALLOCATIONS)
+def test_bought_pairs_have_as_many_votes_as_is_said(name):
+  pool = make_pool(np.random.default_rng(6), size=80)
+  pool = dataclasses.replace(pool, num_votes=np.full(80, 5))
+  buy, fewest, most = ALLOCATIONS[name]
+  taken = buy(pool, 90, lambda labels: np.ones(3))
+  bought = np.sort(taken[taken > 0])
+  # But for the last one, for which the budget may not suffice.
+  assert bought[1] == fewest and bought[-1] == most
