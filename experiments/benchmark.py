@@ -219,9 +219,12 @@ def noise_options_case(size: float) -> Case:
       for name, call in variants.items()
     },
     [
-      Figure(name, noise_cost.PLAIN, most=1.02)
-      for name in variants
-      if name != noise_cost.PLAIN
+      Figure(noise_cost.SAME, noise_cost.PLAIN),
+      *(
+        Figure(name, noise_cost.PLAIN, most=1.02)
+        for name in variants
+        if name not in (noise_cost.PLAIN, noise_cost.SAME)
+      ),
     ],
     [
       f'{steps} updates of a transformer of width 64 and two layers on '
