@@ -18,7 +18,6 @@ import numpy as np
 import threadpoolctl
 from scipy import optimize, sparse
 
-
 Features = np.ndarray | sparse.sparray
 
 
