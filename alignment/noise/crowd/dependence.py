@@ -68,6 +68,7 @@ def dependence(
   The second guards pairs with few tasks in common, who may agree on all of
   them in every bootstrap. Three workers can agree in any way that some
   confusion matrices explain: with fewer than four there is nothing to test.
+  Copies between the best of few workers are taken for skill and not found.
   Tasks that differ in difficulty raise the agreement of all pairs (`pooled`),
   copying that of some. Assumes that who votes does not depend on the class.
 

@@ -81,11 +81,12 @@ def reliabilities(
     inside = wilson(successes, int(num_votes[worker]))
     low[worker] = min(low[worker], inside.low)
     high[worker] = max(high[worker], inside.high)
-  at_chance = np.trace(fit.confusion, axis1=1, axis2=2) <= 1
+  says_one = np.sum(said > 0, axis=1) == 1
+  at_chance = says_one | (np.trace(fit.confusion, axis1=1, axis2=2) <= 1)
   chance_low, _ = _percentiles(np.trace(drawn.confusion, axis1=2, axis2=3))
   remarks = {
     'no votes': num_votes == 0,
-    'one label only': np.sum(said > 0, axis=1) == 1,
+    'one label only': says_one,
     f'fewer than {min_votes} votes': (num_votes > 0) & (num_votes < min_votes),
     'at or below chance': at_chance,
     'not told from chance': ~at_chance & (chance_low <= 1),
