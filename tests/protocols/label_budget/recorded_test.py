@@ -122,7 +122,7 @@ def test_more_directions_than_texts_are_refused():
 
 @pytest.mark.shared
 def test_real_votes_teach_more_than_length(shared_dir):
-  pairs, _ = read_votes(shared_dir / 'ukp_convarg1')
+  pairs, _ = read_votes(shared_dir / 'data' / 'ukp_convarg1')
   sizes = recorded.Sizes(
     num_folds=4,
     num_validation=300,
