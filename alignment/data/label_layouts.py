@@ -92,7 +92,8 @@ def read_answers(columns: Columns, naming: Naming) -> Answers:
   raise DataError(
     f'is no table of labels (its columns are {sorted(columns.values)})',
     f'Give columns {", ".join(LONG)} or {", ".join(COMPARISONS)}, or name the '
-    'columns that hold votes or a label',
+    'columns that hold votes or a label (pairs with chosen and rejected are '
+    'read from JSONL or Parquet)',
     columns.path,
   )
 

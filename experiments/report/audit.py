@@ -52,6 +52,7 @@ def write(
     [
       f'# Audit: {findings.subject.source}',
       verdict,
+      *figures,
       '## How many labels are wrong',
       _rates(findings),
       *_heterogeneity(findings),
@@ -72,7 +73,6 @@ def write(
       '## What was read',
       '\n'.join(f'    {line}' for line in findings.subject.notes),
       f'The label at hand is {findings.subject.label_is}.',
-      *figures,
     ],
   )
   write_lines(directory / 'rows.jsonl', json_lines(numbers.rows(findings)))
@@ -98,7 +98,7 @@ def _rates(findings: Findings) -> str:
         estimate(as_estimate(e))
         if e.rate is not None
         else f'between {number(e.low)} and {number(e.high)}',
-        f'{e.count} {e.unit}',
+        f'{e.count} × {e.unit}',
         e.assumption,
         '; '.join(e.flags),
       ]
@@ -107,7 +107,12 @@ def _rates(findings: Findings) -> str:
   parts = []
   if rows:
     parts.append(table(head, rows))
-    parts.append('In bold: relied upon below. Intervals are 95 %.')
+    parts.append(
+      'In bold: relied upon below. Intervals are 95 %.'
+      if relied
+      else 'None of these is relied upon: they rest on what a model of the '
+      'same labels is taken to know, which the labels cannot confirm.'
+    )
   if findings.rates.limits:
     parts.append('What stands in the way of a rate:')
     parts.append(
@@ -270,7 +275,7 @@ def _checks(findings: Findings) -> list[str]:
         if np.isnan(c.predicted.value)
         else estimate(c.predicted),
         estimate(c.observed),
-        f'{c.observed.count} {c.unit}',
+        f'{c.observed.count} × {c.unit}',
         {True: 'holds', False: '**fails**', None: '–'}[c.holds],
       ]
       for c in findings.checks

@@ -185,6 +185,25 @@ def test_a_finished_audit_is_not_repeated(audited, capsys):
   assert list(folder.glob('*.tmp')) == []
 
 
+def test_a_killed_audit_can_be_repeated(single, tmp_path, monkeypatch):
+  path, _ = single
+  config = quick(data=path, max_rows=60, output_dir=str(tmp_path))
+  with monkeypatch.context() as patch:
+    patch.setattr(
+      'experiments.audit.report.write', lambda *_, **__: _ended_here()
+    )
+    with pytest.raises(KeyboardInterrupt):
+      run(config)
+  before = (tmp_path / 'cleaned.jsonl').read_bytes()
+  result = run(config)
+  assert result['rows'] == 60
+  assert (tmp_path / 'cleaned.jsonl').read_bytes() == before
+
+
+def _ended_here():
+  raise KeyboardInterrupt
+
+
 def test_flips_asked_for_put_labels_right(voted, tmp_path):
   path, _ = voted
   config = quick(
