@@ -29,9 +29,11 @@ def confident_joint_rate(
 
   A ranking of rows, not a law of labels, is what it rests on: where true
   classes are uncertain, confident rows on the other side are counted as flips
-  whoever mislabelled them or not. The interval is Wilson's with the variance
-  of a bootstrap over groups, thresholds recomputed; it says nothing of that
-  bias. cleanlab rounds the joint to whole rows, this does not.
+  although nobody mislabelled them; where classes differ in size, so do their
+  thresholds, and errors are counted in other shares than they are made. The
+  interval is Wilson's with the variance of a bootstrap over groups, thresholds
+  recomputed; it says nothing of these biases. cleanlab rounds the joint to
+  whole rows, this does not.
 
   Source: Northcutt, Jiang and Chuang, Confident learning, 2021, 1911.00068.
   """

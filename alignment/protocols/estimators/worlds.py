@@ -202,14 +202,17 @@ def _cauchit(margin):
   return 0.5 + np.arctan(margin * np.pi / 4) / np.pi
 
 
-def _certain(rng, size, rate):
+def _certain(prior):
   """The true class is certain, and the model ranks it first on every row."""
-  true, label = _voted(rng, size, rate, 1)
-  sure = rng.uniform(0.55, 0.95, size)
-  probs = np.where(
-    true[:, None] == [False, True], sure[:, None], 1 - sure[:, None]
-  )
-  return _evidence(label[:, 0], probs=probs), rate
+
+  def make(rng, size, rate):
+    true = rng.random(size) < prior
+    label = true ^ (rng.random(size) < rate)
+    sure = rng.uniform(0.55, 0.95, size)
+    prob = np.where(true, sure, 1 - sure)
+    return _evidence(label, probs=np.stack([1 - prob, prob], axis=1)), rate
+
+  return make
 
 
 def _uncertain(rng, size, rate):
@@ -249,7 +252,7 @@ WORLDS: Mapping[str, World] = {
   ),
   '3 annotators': World('triplet', _of('triplet', _own_rates(3))),
   'certain classes, surest rows': World(
-    'surest_rows', _of('surest_rows', _certain)
+    'surest_rows', _of('surest_rows', _certain(0.3))
   ),
   'uncertain classes, a set': World(
     'single_labels', _of('single_labels', _uncertain)
@@ -263,8 +266,8 @@ WORLDS: Mapping[str, World] = {
     'forward_features', _of('forward_features', _featured), False
   ),
   'linear margins': World('linear_forward', _linear(special.expit), False),
-  'certain classes, confident joint': World(
-    'confident_joint', _of('confident_joint', _certain), False
+  'certain balanced classes, confident joint': World(
+    'confident_joint', _of('confident_joint', _certain(0.5)), False
   ),
   'normal margins': World(
     'mirror_mixture', _of('mirror_mixture', _mirrored(_normal)), False
@@ -291,6 +294,13 @@ WORLDS: Mapping[str, World] = {
   ),
   'FAILS: link is cauchit': World(
     'linear_forward', _linear(_cauchit), False, False, (0.1,)
+  ),
+  'FAILS: confident joint, classes 3 to 7': World(
+    'confident_joint',
+    _of('confident_joint', _certain(0.3)),
+    False,
+    False,
+    (0.2,),
   ),
   'FAILS: confident joint, uncertain classes': World(
     'confident_joint',

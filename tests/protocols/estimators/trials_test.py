@@ -74,7 +74,7 @@ def test_bands():
     ('stated margins', 300, 0.2, 600),
     ('stated margins, features', 300, 0.2, 150),
     ('linear margins', 3000, 0.1, 60),
-    ('certain classes, confident joint', 300, 0.2, 200),
+    ('certain balanced classes, confident joint', 300, 0.2, 200),
     ('normal margins', 300, 0.2, 200),
   ],
 )
