@@ -8,7 +8,7 @@ import numpy as np
 
 from alignment.protocols.audit.checks import as_estimate
 from alignment.protocols.audit.findings import Findings
-from alignment.protocols.audit.rates import OF_VOTES, Rates
+from alignment.protocols.audit.rates import OF_VOTES
 from experiments.report.tables import estimate, number
 
 MAX_CHARACTERS = 300
@@ -29,7 +29,9 @@ def plain_verdict(findings: Findings) -> str:
       f'holds: {_lowered(found.assumption)}'
     )
   else:
-    sentences += _verdict_on_nothing(rates)
+    sentences += _verdict_on_nothing(findings)
+  if findings.suspicion.doubt and rates.is_identified:
+    sentences.append(f'Beware: {findings.suspicion.doubt}.')
   sentences += _verdict_on_annotators(findings)
   sentences += _verdict_on_text(findings)
   judged = [c for c in findings.checks if c.holds is not None]
@@ -144,16 +146,27 @@ def _verdict_on_votes(findings: Findings) -> list[str]:
   return sentences
 
 
-def _verdict_on_nothing(rates: Rates) -> list[str]:
-  upper = next(
-    (e for e in rates.estimates if e.estimator == 'single_labels'), None
-  )
-  sentences = [
-    'How many of these labels are wrong cannot be known from this file: no '
-    'row has two votes, no true class is known, no labeller states a '
-    'probability, and texts hardly repeat. Flips and preferences that are '
-    'truly divided look the same in single labels.'
-  ]
+def _verdict_on_nothing(findings: Findings) -> list[str]:
+  found = {e.estimator: e for e in findings.rates.estimates}
+  votes = findings.evidence.votes
+  if votes is not None and votes.counts.sum(axis=1).max() > 1:
+    e = found['agreement']
+    why = e.refusal or (
+      f'their agreement leaves every rate from {number(e.low, 2)} to '
+      f'{number(e.high, 2)}'
+    )
+    sentences = [
+      f'How many of these labels are wrong cannot be known from these votes: '
+      f'{why}.'
+    ]
+  else:
+    sentences = [
+      'How many of these labels are wrong cannot be known from this file: no '
+      'row has two votes, no true class is known, no labeller states a '
+      'probability, and texts hardly repeat. Flips and preferences that are '
+      'truly divided look the same in single labels.'
+    ]
+  upper = found.get('single_labels')
   if upper is not None and upper.high is not None:
     sentences.append(
       f'Any rate from {number(upper.low, 2)} to {number(upper.high, 2)} fits '

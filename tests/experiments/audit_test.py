@@ -407,6 +407,39 @@ def test_a_rate_is_not_assumed_where_votes_tell_one(voted, tmp_path):
     run(config)
 
 
+@pytest.mark.parametrize(
+  ('answer', 'said'),
+  [
+    ('left', '1.000 of votes go to the text shown first'),
+    ('coin', 'the one at which labels say nothing'),
+    ('same', 'no two votes on a row differ'),
+  ],
+)
+def test_votes_that_tell_nothing_change_no_label(tmp_path, answer, said):
+  rng = np.random.default_rng(12)
+  lines = ['worker,left,right,label']
+  for i in range(150):
+    for worker in 'abc':
+      sides = [f'text {i}', f'reply {i}']
+      if answer == 'same' and worker == 'b':
+        sides.reverse()
+      label = {'left': 'left', 'same': f'text {i}'}.get(answer)
+      label = label or str(rng.choice(['left', 'right']))
+      lines.append(f'{worker},{sides[0]},{sides[1]},{label}')
+  path = tmp_path / 'votes.csv'
+  path.write_text('\n'.join(lines) + '\n')
+  result = run(quick(data=str(path), output_dir=str(tmp_path / 'run')))
+  assert said in (tmp_path / 'run' / 'report.md').read_text()
+  if answer == 'same':
+    # Nobody is seen to err, so that the rate has an upper end and no more.
+    assert result['rates']['agreement']['low'] == 0
+    assert 'unanimous votes' in result['limits']
+  else:
+    assert result['policy'] == 'ask' and 'Beware' in result['verdict']
+  rows = rows_of(tmp_path / 'run' / 'cleaned.jsonl')
+  assert {row['label_prob'] for row in rows} == {1.0}
+
+
 def test_data_that_changed_are_not_taken_for_those_audited(single, tmp_path):
   path, _ = single
   rows = open(path).read().splitlines()[:60]

@@ -17,6 +17,8 @@ from alignment.noise.evidence import Evidence
 from alignment.protocols.audit.subject import Subject
 
 FEWEST_LABELS, FEWEST_VOTES = 20, 10
+VOTES_PER_CELL = 10
+"""Votes a worker should have for every kind of error in a confusion matrix."""
 MOST_WORKERS = 400
 """Above this many workers a test of every two of them is not made."""
 FIRST_ALWAYS = 0.75
@@ -71,7 +73,8 @@ def find_annotators(
   """Fits an annotator model, or compares annotators with the text model.
 
   Of pairs, in an order that carries no meaning, one skill per worker
-  (`one_coin`); of classes a confusion matrix each (`dawid_skene`). Where each
+  (`one_coin`); of classes, where votes are many, a confusion matrix each
+  (`dawid_skene`). Where each
   row has a single, signed label, annotators are compared by how often the text
   model, which saw no row of the group, agrees: low agreement may also mean hard
   rows.
@@ -99,7 +102,7 @@ def _of_votes(
     return Annotators(note='All votes say the same.')
   if not subject.workers:
     return Annotators(note='Votes are not signed, so nobody can be ranked.')
-  model = 'one_coin' if subject.is_pairs else 'dawid_skene'
+  model = _model(subject)
   settings = {'model': model, 'group': evidence.group, 'resamples': RESAMPLES}
   found = reliabilities(votes, rng, min_votes=FEWEST_VOTES, **settings)
   tested, note = None, ''
@@ -119,6 +122,16 @@ def _of_votes(
     dependence=tested,
     note=note,
   )
+
+
+def _model(subject: Subject) -> str:
+  """A confusion matrix per worker where there are votes enough to fill it."""
+  votes = subject.evidence.votes
+  cells = votes.num_classes * (votes.num_classes - 1)
+  per_worker = len(votes) / len(np.unique(votes.worker))
+  if subject.is_pairs or per_worker < VOTES_PER_CELL * cells:
+    return 'one_coin'
+  return 'dawid_skene'
 
 
 def _judged(

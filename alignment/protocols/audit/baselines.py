@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,10 @@ INDEPENDENT_REPEATS = (
 )
 CLOSE_PAIRS = 'a lower bound where close pairs err more often'
 FEWEST_TRIANGLES, FEWEST_REPEATS = 30, 20
+
+
+POSITION = 'the text shown first is preferred'
+FOLLOWS = 0.75
 
 
 class Baseline(NamedTuple):
@@ -114,6 +119,19 @@ def baselines(subject: Subject, reading: Reading | None) -> list[Baseline]:
       )
     )
   return rows
+
+
+def follows_place(rows: Sequence[Baseline]) -> str:
+  """That votes follow the place where a text is shown; '' where they do not."""
+  share = next((b.share for b in rows if b.name == POSITION), None)
+  if share is None or share.low is None:
+    return ''
+  if 1 - FOLLOWS <= share.high and share.low <= FOLLOWS:
+    return ''
+  return (
+    f'{share.value:.3f} of votes go to the text shown first, so that votes '
+    'agree by habit if a pair is always shown in one order'
+  )
 
 
 def repeats(subject: Subject) -> Repeats:
@@ -221,7 +239,7 @@ def _share(
 
 
 def _position(subject: Subject) -> Baseline:
-  name, votes = 'the text shown first is preferred', subject.evidence.votes
+  name, votes = POSITION, subject.evidence.votes
   known = subject.is_left != 0
   if votes is None or not known.any():
     return Baseline(

@@ -16,6 +16,7 @@ from alignment.protocols.audit.baselines import (
   Baseline,
   Repeats,
   baselines,
+  follows_place,
   repeats,
 )
 from alignment.protocols.audit.checks import (
@@ -125,7 +126,8 @@ def examine(
   told(f'{len(rates.estimates)} estimators asked')
   suspicion = find_suspicion(subject, evidence, rates, annotators)
   checks = rate_checks(subject, evidence, rates, annotators, next(streams))
-  suspicion = _with_doubt(suspicion, checks)
+  shares = baselines(subject, reading)
+  suspicion = _with_doubt(suspicion, checks, follows_place(shares))
   plan = make_plan(
     subject,
     evidence,
@@ -149,7 +151,7 @@ def examine(
     subject=subject,
     evidence=evidence,
     reading=reading,
-    baselines=baselines(subject, reading),
+    baselines=shares,
     repeats=repeats(subject),
     rates=rates,
     annotators=annotators,
@@ -200,12 +202,18 @@ def _recommend(
   )
 
 
-def _with_doubt(suspicion: Suspicion, checks: Sequence[Check]) -> Suspicion:
-  """Doubts P(wrong) where it fails against what the data observe."""
+def _with_doubt(
+  suspicion: Suspicion, checks: Sequence[Check], habit: str
+) -> Suspicion:
+  """Doubts P(wrong) where votes are habit, or it fails what data observe."""
+  if suspicion.doubt:
+    return suspicion
+  if habit:
+    return suspicion._replace(doubt=habit)
   failed = [
     c for c in checks if c.by.startswith(MEAN_WRONG) and c.holds is False
   ]
-  if suspicion.doubt or not failed:
+  if not failed:
     return suspicion
   c = failed[0]
   return suspicion._replace(

@@ -170,6 +170,12 @@ def _of_annotators(subject: Subject, annotators: Annotators) -> RateEstimate:
     return refused(
       name, OWN_RATES, 'votes are not signed, or no row has two of them'
     )
+  if np.all(votes.counts.max(axis=1) == votes.counts.sum(axis=1)):
+    return refused(
+      name,
+      OWN_RATES,
+      'no two votes on a row differ, so that no annotator is seen to err',
+    )
   mean = annotators.mean_skill
   active = len(annotators.ranked)
   if len(votes) < FEWEST_VOTES * active:

@@ -13,6 +13,7 @@ from alignment.noise.detection.unsigned import (
   equal_posterior,
   varying_posterior,
 )
+from alignment.noise.estimation.estimate import HALF
 from alignment.noise.evidence import Evidence
 from alignment.protocols.audit.annotators import Annotators
 from alignment.protocols.audit.rates import Rates
@@ -121,13 +122,21 @@ def find_suspicion(
     reason,
     detector,
     informative,
-    _doubt(annotators),
+    _doubt(rates, annotators),
     detectors,
   )
 
 
-def _doubt(annotators: Annotators) -> str:
-  """Posteriors of votes take errors as independent."""
+def _doubt(rates: Rates, annotators: Annotators) -> str:
+  """Why P(wrong) is not to be trusted; '' where nothing speaks against it."""
+  found = rates.of_votes or rates.of_labels
+  if found is not None and HALF in found.flags:
+    return (
+      'the rate cannot be told from the one at which labels say nothing '
+      f'({found.estimator}: {HALF})'
+    )
+  if found is not None and found.low is None and found.estimator != 'assumed':
+    return f'there is a single unit ({found.unit}), hence no interval of a rate'
   tested = annotators.dependence
   if tested is None or tested.remark or not tested.correlated.any():
     return ''
