@@ -35,7 +35,7 @@ EXCLUDED = {
   'eleuther_w2s/': 'weak-to-strong classification',
   'adaptconf/': 'weak-to-strong classification',
   'wspo/': 'weak-to-strong generation',
-  'crowdkit/': 'annotator models',
+  'crowdkit/': 'annotator models; compared in tests/peers/crowd_kit_test.py',
 }
 
 

@@ -30,7 +30,7 @@ Params = dict[str, Array]
 LogProb = Callable[[Params, Array, Array], Array]
 """(params of V comparisons, margin `[V]`, sign ±1 `[V]`) -> `[V]`."""
 
-_AT_ONCE = 8_000_000
+_AT_ONCE = 2_000_000
 """Comparisons × bootstraps held at a time."""
 
 
@@ -251,7 +251,7 @@ def _fit(
     for name in LOG_PROBS[model][1]
   }
   flags = []
-  if 'skill' in probs and np.average(probs['skill'][judged > 0]) < 0.5:
+  if model == 'crowd_bt' and np.nanmean(probs['skill']) < 0.5:
     flags.append('mean skill below 1/2: the order may be reversed')
   if not found.converged[0]:
     flags.append(f'not converged after {found.iterations[0]} iterations')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,10 @@ from alignment.noise.crowd.rows import Rows, lay_out
 from alignment.noise.crowd.table import VoteTable
 from alignment.types import Array
 
-_AT_ONCE = 8_000_000
+Params = dict[str, Array]
+"""`ability` `[A]`, `log_easiness` `[I]`."""
+
+_AT_ONCE = 2_000_000
 """Votes × bootstraps held at a time."""
 
 
@@ -89,8 +93,14 @@ def glad_weighted(
   return Parameters(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def _fits(votes, weights, prior_scale, tolerance, max_iterations):
-  """(parameters, ability and easiness, task_probs) of chunks of weights."""
+def _fits(
+  votes: VoteTable,
+  weights: np.ndarray,
+  prior_scale: float,
+  tolerance: float,
+  max_iterations: int,
+) -> Iterator[tuple[Parameters, Params, np.ndarray]]:
+  """Parameters, natural params and `[S, I, C]` task_probs, chunk by chunk."""
   check_votes(votes)
   check_weights(votes, weights)
   check_positive(
@@ -134,22 +144,22 @@ def _descend(
   max_iterations: Array,
   *,
   num_classes: int,
-):
-  """Everything of the S fits that the public functions ask for."""
+) -> tuple[Params, Array, Array, tuple[Array, Array, Array]]:
+  """Of S fits: params, skill, task_probs; value, iterations, converged."""
   # Units in which every curvature is about 1, whatever the number of votes.
   unit = {
     'ability': (votes_of_worker / 4 + prior_scale**-2) ** -0.5,
     'log_easiness': (votes_of_task / 4 + prior_scale**-2) ** -0.5,
   }
 
-  def natural(params):
+  def natural(params: Params) -> Params:
     return jax.tree.map(lambda x, scale: 1 + x * scale, params, unit)
 
-  def log_likelihood(params, weights):
+  def log_likelihood(params: Params, weights: Array) -> Array:
     joint = _log_joint(natural(params), rows, num_classes)
     return jnp.sum(weights * jax.nn.logsumexp(joint, axis=1))
 
-  def objective(params, weights):
+  def objective(params: Params, weights: Array) -> Array:
     distance = jax.tree.map(
       lambda x: ((x - 1) / prior_scale) ** 2 / 2, natural(params)
     )
@@ -165,7 +175,7 @@ def _descend(
     max_iterations=max_iterations,
   )
 
-  def describe(params, weights):
+  def describe(params: Params, weights: Array) -> tuple[Array, Array]:
     joint = _log_joint(natural(params), rows, num_classes)
     is_right = jax.nn.sigmoid(_support(natural(params), rows, num_classes))
     worker = rows.cells // num_classes
@@ -183,7 +193,7 @@ def _descend(
   return jax.vmap(natural)(found.params), skill, task_probs, rest
 
 
-def _support(params, rows: Rows, num_classes: int) -> Array:
+def _support(params: Params, rows: Rows, num_classes: int) -> Array:
   """`[K, W]`, ability / difficulty of every vote; 0 where there is none."""
   ability = jnp.append(params['ability'], 0.0)[rows.cells // num_classes]
   easiness = jnp.exp(params['log_easiness'])
@@ -192,7 +202,7 @@ def _support(params, rows: Rows, num_classes: int) -> Array:
   return ability * easiness[:, None]
 
 
-def _log_joint(params, rows: Rows, num_classes: int) -> Array:
+def _log_joint(params: Params, rows: Rows, num_classes: int) -> Array:
   """`[I, C]`, log P(class, votes of the task)."""
   support = _support(params, rows, num_classes)
   says, worker = rows.cells % num_classes, rows.cells // num_classes
