@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import sparse
@@ -57,6 +58,44 @@ class Comparisons:
 
   def __len__(self) -> int:
     return len(self.left)
+
+
+def from_names(
+  worker: Sequence[str],
+  left: Sequence[str],
+  right: Sequence[str],
+  winner: Sequence[str],
+) -> tuple[Comparisons, tuple[str, ...], tuple[str, ...]]:
+  """A long table of V names as ids, and the names back.
+
+  Args:
+    worker: `[V]` who judged.
+    left, right: `[V]` the two items.
+    winner: `[V]` one of them.
+
+  Returns:
+    The table, the workers' and the items' names, sorted: ids count along them.
+
+  Raises:
+    ValueError: a winner that is neither item, or as `Comparisons`.
+  """
+  workers, who = np.unique(np.asarray(worker, str), return_inverse=True)
+  columns = np.stack(
+    [np.asarray(names, str) for names in (left, right, winner)]
+  )
+  strange = np.flatnonzero(np.all(columns[2] != columns[:2], axis=0))
+  if len(strange):
+    row = int(strange[0])
+    raise ValueError(
+      f'winner={columns[2, row]} in row {row} must be left={columns[0, row]} '
+      f'or right={columns[1, row]}'
+    )
+  items, places = np.unique(columns[:2], return_inverse=True)
+  first, second = places.reshape(2, -1)
+  table = Comparisons(
+    who, first, second, columns[0] == columns[2], len(workers), len(items)
+  )
+  return table, tuple(workers.tolist()), tuple(items.tolist())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

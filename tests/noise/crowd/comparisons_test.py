@@ -14,7 +14,7 @@ from alignment.noise.crowd.bradley_terry import (
   noisy_bt,
 )
 from alignment.noise.crowd.catalogue import COMPARISON_MODELS
-from alignment.noise.crowd.comparisons import Comparisons
+from alignment.noise.crowd.comparisons import Comparisons, from_names
 
 SKILL = np.array([0.95, 0.9, 0.8, 0.7, 0.5, 0.2])
 
@@ -179,3 +179,21 @@ def test_refusals():
     bradley_terry(empty)
   with pytest.raises(ValueError, match='strength=-1'):
     bradley_terry(one_way, strength=-1.0)
+
+
+def test_names_become_ids_and_come_back():
+  rows = [('w2', 'b', 'c', 'c'), ('w1', 'a', 'b', 'a'), ('w2', 'c', 'a', 'c')]
+  table, workers, items = from_names(*zip(*rows, strict=True))
+  found = [
+    (
+      workers[table.worker[row]],
+      items[table.left[row]],
+      items[table.right[row]],
+      items[(table.left if table.left_wins[row] else table.right)[row]],
+    )
+    for row in range(3)
+  ]
+  assert found == rows
+  assert workers == ('w1', 'w2') and items == ('a', 'b', 'c')
+  with pytest.raises(ValueError, match='winner=d in row 0 must be left=a'):
+    from_names(['w'], ['a'], ['b'], ['d'])
