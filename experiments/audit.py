@@ -33,18 +33,18 @@ differ). Where predictions of independent errors fail, annotators must have been
 flagged as agreeing too often. Text alone finds errors where its AUROC beats
 that of length by more than the intervals.
 
-Obtained. One vote's error: two people on refusals, predicted .018 [.015, .023],
-observed .019 [.015, .024], holds; two automatic judges on the same, .084 [.074,
-.095] against .179 [.161, .199], fails, unflagged: of two judges nothing but
-known truths shows it; 65 configurations of six judge models, .182 [.167, .198]
-against .339 [.251, .441] over models, fails, with 552 of 8,385 pairs flagged.
-Error of the majority of three careful annotators: .003 [.001, .006], by cycles
-.003 [.001, .020], holds. Crowd votes on 12,974 pairs of arguments: rates of
-rows differ (p < 1e-6), so one rate for all, .173 [.143, .210], is a lower
-bound; splits of held-out votes are as predicted from two or four (11 of 11
-hold); text finds errors at an AUROC of .775 [.734, .809], length at .748 [.719,
-.783]: undecided. One label per pair (2,308 pairs, harmless): no rate, and any
-from 0 to .25 fits.
+Obtained. One vote's error: two people on refusals, against the label settled
+from theirs, predicted .018 [.015, .023], observed .019 [.015, .024], holds; two
+automatic judges on the same, .084 [.074, .095] against .179 [.161, .199],
+fails, unflagged: of two judges nothing but known truths shows it; 65
+configurations of six judge models, .182 [.167, .198] against .339 [.251, .441]
+over models, fails, with 552 of 8,385 pairs flagged. Error of the majority of
+three careful annotators: .003 [.001, .006], by cycles .003 [.001, .020], holds.
+Crowd votes on 12,974 pairs of arguments: rates of rows differ (p < 1e-6), so
+one rate for all, .173 [.143, .210], is a lower bound; splits of held-out votes
+are as predicted from two or four (11 of 11 hold); text finds errors at an AUROC
+of .775 [.734, .809], length at .748 [.719, .783]: undecided. One label per pair
+(2,308 pairs, harmless): no rate, and any from 0 to .25 fits.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def plain_verdict(findings: Findings) -> str:
     )
   else:
     sentences += _verdict_on_nothing(findings)
-  if findings.suspicion.doubt and rates.is_identified:
+  if findings.suspicion.doubt:
     sentences.append(f'Beware: {findings.suspicion.doubt}.')
   sentences += _verdict_on_annotators(findings)
   sentences += _verdict_on_text(findings)
@@ -191,13 +191,6 @@ def _verdict_on_annotators(findings: Findings) -> list[str]:
     sentences.append(
       f'{len(bad)} of {len(judged)} annotators with votes enough are at or '
       'below chance.'
-    )
-  tested = found.dependence
-  if tested is not None and not tested.remark and tested.correlated.any():
-    sentences.append(
-      f'{int(tested.correlated.sum())} of {len(tested.first)} pairs of '
-      'annotators agree more often than their skills explain: errors are '
-      'correlated, and every number from agreement is too favourable.'
     )
   return sentences
 
