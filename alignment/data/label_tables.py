@@ -27,6 +27,8 @@ from alignment.data.table_files import (
 )
 from alignment.noise.crowd.table import VoteTable
 
+FEWEST_ALIKE = 5
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class LabelTable:
@@ -237,7 +239,8 @@ def _assemble(
     max(len(workers), 1),
     len(classes),
   )
-  _note_workers(votes, workers, report)
+  if workers:
+    _note_workers(votes, workers, report)
   is_left = answers.is_left
   return LabelTable(
     columns=columns,
@@ -358,9 +361,13 @@ def _note_workers(
       f'{once} of {len(workers)} workers gave one label: nothing can be said '
       'of them alone'
     )
-  for worker in np.flatnonzero(given > 1):
-    said = votes.label[votes.worker == worker]
-    if len(workers) <= 100 and np.all(said == said[0]):
-      report.notes.append(
-        f'worker {workers[worker]!r} gave the same label {len(said)} times'
-      )
+  cell = votes.worker.astype(np.int64) * votes.num_classes + votes.label
+  said = np.bincount(cell, minlength=len(workers) * votes.num_classes)
+  commonest = said.reshape(-1, votes.num_classes).max(axis=1, initial=0)
+  alike = np.flatnonzero((given >= FEWEST_ALIKE) & (commonest == given))
+  if len(alike):
+    named = ', '.join(repr(workers[a]) for a in alike[:3])
+    report.notes.append(
+      f'{len(alike)} of {len(workers)} workers gave the same label '
+      f'{FEWEST_ALIKE} times or more, and no other ({named}, …)'
+    )

@@ -293,6 +293,16 @@ def test_workers_may_belong_to_groups(tmp_path):
     read_table(write(tmp_path, torn), Naming())
 
 
+def test_workers_who_always_say_the_same_are_named(tmp_path):
+  rows = [
+    f't{i},{w},{"xy"[(i * (w == "v")) % 2]}' for i in range(6) for w in 'vw'
+  ]
+  path = write(tmp_path, '\n'.join(['task,worker,label', *rows]) + '\n')
+  report = str(read_table(path, Naming()).report)
+  assert '1 of 2 workers gave the same label 5 times or more' in report
+  assert "('w', …)" in report
+
+
 def test_nan_is_no_vote(tmp_path):
   text = '{"a": NaN, "b": "x"}\n{"a": "y", "b": "x"}\n'
   table = read_table(

@@ -142,8 +142,8 @@ def _doubt(rates: Rates, annotators: Annotators) -> str:
     return ''
   return (
     'annotators agree more often than their skills explain '
-    f'({int(tested.correlated.sum())} of {len(tested.first)} pairs): errors are '
-    'correlated, and P(wrong) is too low'
+    f'({int(tested.correlated.sum())} of {len(tested.first)} pairs): errors '
+    'are correlated, and P(wrong) is too low'
   )
 
 
