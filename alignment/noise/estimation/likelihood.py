@@ -98,6 +98,7 @@ def estimate_with_profile(
   scores: np.ndarray,
   *,
   upper: float,
+  caution: float = 1.0,
 ) -> RateEstimate:
   """A rate with its profile-likelihood interval over [0, upper].
 
@@ -107,6 +108,7 @@ def estimate_with_profile(
     profile, scores: as in `profile_interval` and `score_design_effect`.
     rate: where `profile` is largest.
     upper: the largest rate that is considered.
+    caution: ≥ 1, what the design effect is multiplied by.
   """
   num_groups = count_groups(evidence.group)
   count, unit = num_groups or len(evidence), evidence.group_name
@@ -116,7 +118,7 @@ def estimate_with_profile(
     profile,
     rate,
     (0.0, upper),
-    design_effect=score_design_effect(scores, evidence.group),
+    design_effect=caution * score_design_effect(scores, evidence.group),
     num_groups=num_groups,
   )
   return bounded(name, assumption, rate, low, high, count=count, unit=unit)
