@@ -28,7 +28,7 @@ SINGLE = (
   'Flips hit every row alike, at a rate of at most 1/2; true classes may be '
   'uncertain.'
 )
-SUREST_SHARE, SUREST_ROWS = 0.1, 30
+SUREST_SHARE, SUREST_ROWS = 0.1, 100
 
 
 def anchor_rate(evidence: Evidence, _: np.random.Generator) -> RateEstimate:
@@ -57,7 +57,7 @@ def surest_rows_rate(
 ) -> RateEstimate:
   """Share of labels against the model, on the rows of which it is surest.
 
-  The rows are the tenth (at least 30) with the largest max_c probs[c]; the
+  The rows are the tenth (at least 100) with the largest max_c probs[c]; the
   model saw none of their labels, so choosing them leaves their flips alone. It
   is the anchor-point estimate (the smallest probability of a class over all
   rows) with the label counted instead of the model's probability believed, so
