@@ -148,8 +148,6 @@ class Config(common.Config):
 
 def run(config: Config) -> dict[str, Any]:
   """Audits one data set; writes report, cleaned file and rows."""
-  if config.mesh:
-    raise ValueError(f'--mesh={config.mesh}: not used by an audit')
   told = _teller()
   # Before anything is written, so that a bad flag leaves no run behind.
   subject = read_subject(_request(config))

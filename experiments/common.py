@@ -59,12 +59,6 @@ class Config:
     'every combination of flags.',
     runtime=True,
   )
-  mesh: str = field(
-    '',
-    'Device mesh such as data=4,fsdp=2,tensor=1; -1 infers an axis. Empty: '
-    'one device.',
-    runtime=True,
-  )
   cache_dir: str = field(
     '~/.cache/superalignment',
     'Where compiled programs and base models are kept; empty keeps none.',
@@ -89,6 +83,18 @@ class Config:
       interval = f.metadata['within']
       if interval and not all(e is None or _lies(e, interval) for e in entries):
         raise ValueError(f'{given}: must be within {interval}')
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig(Config):
+  """The flags of experiments that train on several devices."""
+
+  mesh: str = field(
+    '',
+    'Device mesh such as data=4,fsdp=2,tensor=1; -1 infers an axis. Empty: '
+    'one device.',
+    runtime=True,
+  )
 
 
 def own_help(own: Mapping[str, Mapping[str, Any]], flag: str) -> str:

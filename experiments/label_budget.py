@@ -42,21 +42,17 @@ random (BALD -.006 [-.018, .007]); asking again lost, -.009 [-.017, -.000].
 
 from __future__ import annotations
 
-import os
-
-# Many small fits side by side: threads inside each would wait for one another.
-# The library reads this when NumPy is first imported.
-os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
-
 import dataclasses
 import functools
 import itertools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from alignment.data.records import DataError, VotedPair
 from alignment.data.source import load
 from alignment.data.votes import ceiling
+from alignment.models.linear import one_blas_thread
 from alignment.protocols import ledger
 from alignment.protocols.label_budget import embedded, recorded
 from alignment.protocols.label_budget.cells import Point
@@ -205,12 +201,13 @@ def run(config: Config) -> dict[str, Any]:
   if common.is_finished(opened):
     return opened.result
   work = recorded_work(config, pairs) if pairs else embedded_work(config)
-  rows = ledger.carry_out(
-    work,
-    opened.directory / 'cells.jsonl',
-    threads=config.threads or os.cpu_count(),
-    on_done=report.progress(),
-  )
+  with one_blas_thread():  # Fits run side by side: one core each.
+    rows = ledger.carry_out(
+      work,
+      opened.directory / 'cells.jsonl',
+      threads=config.threads or os.cpu_count(),
+      on_done=report.progress(),
+    )
   points = [point for row in rows.values() for point in row['points']]
   described = recorded_setup(config, pairs) if pairs else embedded_setup(config)
   result = report.write(opened.directory, described, points)
@@ -228,8 +225,6 @@ def check(given: Config, config: Config) -> None:
   Raises:
     ValueError: names the flag, its value and the remedy.
   """
-  if config.mesh:
-    raise ValueError(f'--mesh={config.mesh}: not used by linear rewards')
   if config.data and 'money' in config.part:
     raise ValueError('--part=money: recorded votes have no experts to pay')
   for flag, parts in USED_BY.items():

@@ -60,7 +60,7 @@ _own = functools.partial(common.own_help, OWN)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(common.Config):
+class Config(common.MeshConfig):
   task: Literal['ballot'] = field(
     'ballot', 'Embedded task; used where --data is empty.'
   )

@@ -21,6 +21,7 @@ from alignment.metrics.intervals import (
   mean_interval,
   paired_difference,
 )
+from alignment.models.linear import one_blas_thread
 from alignment.noise.estimation.estimate import RateEstimate
 from alignment.noise.estimation.heterogeneity import heterogeneity_test
 from alignment.noise.evidence import Evidence
@@ -173,7 +174,8 @@ def recommend(
     )
 
   try:
-    scores = ledger.in_threads(one, range(budget), os.cpu_count())
+    with one_blas_thread():  # Fits run side by side: one core each.
+      scores = ledger.in_threads(one, range(budget), os.cpu_count())
   except TooFewPairsError as error:
     return Recommendation(
       loss=None, reason=f'No recommendation: too few pairs, {error}.'

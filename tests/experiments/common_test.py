@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @dataclasses.dataclass(frozen=True)
-class Every(common.Config):
+class Every(common.MeshConfig):
   """A field of every kind."""
 
   steps: int = field(160, 'Updates.')
@@ -118,7 +118,8 @@ def test_a_type_without_a_flag_is_refused():
 def test_identity_is_what_is_run_not_how():
   there = common.identity(Every())
   assert {'steps', 'loss', 'only'} < there.keys()
-  assert not there.keys() & {f.name for f in dataclasses.fields(common.Config)}
+  of_all = {f.name for f in dataclasses.fields(common.MeshConfig)}
+  assert not there.keys() & of_all
   assert 'threads' not in there
   assert common.identity(Every(threads=3, output_dir='x')) == there
   assert common.identity(Every(steps=3)) != there

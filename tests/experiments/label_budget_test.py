@@ -63,7 +63,6 @@ def test_an_interrupted_run_keeps_what_is_done(tmp_path):
     ({'task': 'ballot', 'num_features': 3}, 'num_features'),
     ({'budget': (5000,)}, 'num_pairs'),
     ({'rounds': 200}, 'num_pairs'),
-    ({'mesh': 'data=2'}, 'mesh'),
     ({'part': ('money',), 'noise': ('symmetric',)}, 'noise'),
     ({'part': ('price',), 'rounds': 3}, 'rounds'),
     ({'preference': 'argmax', 'margin_scale': 3.0}, 'margin_scale'),

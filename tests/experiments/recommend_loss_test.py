@@ -47,11 +47,7 @@ def test_scenarios_are_played_judged_and_kept(tmp_path, capsys):
   assert 'nothing was repeated' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-  ('flags', 'complaint'),
-  [({'mesh': 'data=2'}, 'mesh'), ({'seeds': 3}, 'even')],
-)
-def test_what_cannot_be_done_is_refused(tmp_path, flags, complaint):
-  with pytest.raises(ValueError, match=complaint):
-    recommend_loss.run(Config(output_dir=str(tmp_path / 'run'), **flags))
+def test_an_odd_number_of_seeds_is_refused(tmp_path):
+  with pytest.raises(ValueError, match='even'):
+    recommend_loss.run(Config(output_dir=str(tmp_path / 'run'), seeds=3))
   assert not (tmp_path / 'run').exists()
