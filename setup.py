@@ -30,7 +30,7 @@ BASE = [
   'threadpoolctl>=3.5',
 ]
 EXTRAS = {
-  'test': ['hypothesis>=6.100', 'pytest>=8', 'ruff>=0.9'],
+  'test': ['hypothesis>=6.100', 'pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.9'],
   'cuda12': ['jax[cuda12]>=0.10.2,<0.13'],
   'tpu': ['jax[tpu]>=0.10.2,<0.13'],
   'notebooks': ['ipykernel', 'jupytext', 'nbclient', 'nbformat'],
