@@ -1,5 +1,6 @@
 """Eight simulated CPU devices and one compilation cache for every test."""
 
+import gc
 import os
 import pathlib
 
@@ -13,9 +14,11 @@ os.environ.setdefault(
 )
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 
+import jax  # noqa: E402
 import pytest  # noqa: E402
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
+_MAPS = pathlib.Path('/proc/self/maps')
 
 
 @pytest.fixture(scope='session')
@@ -25,3 +28,16 @@ def shared_dir() -> pathlib.Path:
   if not folder.is_dir():
     pytest.skip('the public data is not beside this checkout')
   return folder
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _memory_maps():
+  """Forgets compiled programs before they use up the memory maps.
+
+  Linux allows a process 65,530; a program takes about 15, and XLA crashes
+  without a word where none is left.
+  """
+  yield
+  if _MAPS.exists() and _MAPS.read_bytes().count(b'\n') > 20_000:
+    jax.clear_caches()
+    gc.collect()
