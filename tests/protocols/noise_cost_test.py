@@ -12,6 +12,7 @@ from alignment.types import Frozen
 from tests.roles.worlds import MODEL, VOCAB
 
 
+@pytest.mark.slow
 def test_variants_take_the_same_steps_on_other_labels():
   variants = step_variants(width=8, depth=1, batch_size=8, length=6, steps=2)
   assert next(iter(variants)) == PLAIN

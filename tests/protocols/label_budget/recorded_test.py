@@ -94,6 +94,7 @@ def test_scores_are_agreement_by_title():
     assert value == pytest.approx((agree * weight).sum() / weight.sum())
 
 
+@pytest.mark.slow
 def test_every_question_is_answered_for_every_held_out_title():
   pairs = make_pairs()
   for part in ('allocation', 'price', 'queries'):
