@@ -30,6 +30,15 @@ def shared_dir() -> pathlib.Path:
   return folder
 
 
+@pytest.fixture
+def golden(shared_dir: pathlib.Path):
+  """Double precision, in which golden numbers of other code are compared."""
+  if not (shared_dir / 'golden').is_dir():
+    pytest.skip('the golden files are not beside this checkout')
+  with jax.enable_x64(True):
+    yield
+
+
 @pytest.fixture(scope='module', autouse=True)
 def _memory_maps():
   """Forgets compiled programs before they use up the memory maps.

@@ -10,20 +10,11 @@ from alignment.losses.preference import AGGREGATES, METHODS
 from tests.losses.golden_cases import (
   CASES,
   COMPARED,
-  FOLDER,
   close,
   preference_inputs,
 )
 
-pytestmark = pytest.mark.shared
-
-
-@pytest.fixture(autouse=True)
-def _float64():
-  if not FOLDER.is_dir():
-    pytest.skip('the golden files are not beside this checkout')
-  with jax.enable_x64(True):
-    yield
+pytestmark = [pytest.mark.shared, pytest.mark.usefixtures('golden')]
 
 
 @pytest.fixture

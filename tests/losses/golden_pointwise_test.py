@@ -10,21 +10,12 @@ from alignment.losses.pointwise import CLASSIFICATION, unpaired_term
 from tests.losses.golden_cases import (
   CASES,
   COMPARED,
-  FOLDER,
   TRL,
   close,
   preference_inputs,
 )
 
-pytestmark = pytest.mark.shared
-
-
-@pytest.fixture(autouse=True)
-def _float64():
-  if not FOLDER.is_dir():
-    pytest.skip('the golden files are not beside this checkout')
-  with jax.enable_x64(True):
-    yield
+pytestmark = [pytest.mark.shared, pytest.mark.usefixtures('golden')]
 
 
 @pytest.mark.parametrize('case_id', COMPARED['kto/'])

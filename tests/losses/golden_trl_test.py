@@ -25,7 +25,6 @@ from tests.losses.golden_cases import (
   CASES,
   COMPARED,
   EXCLUDED,
-  FOLDER,
   TRL,
   close,
   is_excluded,
@@ -39,15 +38,7 @@ _RENAMED = {
 }
 _DIVERGENCES = {'forward_kl': 'forward_kl', 'alpha_divergence': 'alpha'}
 
-pytestmark = pytest.mark.shared
-
-
-@pytest.fixture(autouse=True)
-def _float64():
-  if not FOLDER.is_dir():
-    pytest.skip('the golden files are not beside this checkout')
-  with jax.enable_x64(True):
-    yield
+pytestmark = [pytest.mark.shared, pytest.mark.usefixtures('golden')]
 
 
 @pytest.fixture

@@ -13,17 +13,9 @@ from alignment.noise.detection.co_teaching import peer_weights
 from alignment.noise.detection.confident import FILTERS, QUALITY
 from alignment.noise.detection.crowdlab import activelab, crowdlab
 from alignment.noise.detection.loss_mixture import gaussian_mixture
-from tests.losses.golden_cases import CASES, FOLDER, close
+from tests.losses.golden_cases import CASES, close
 
-pytestmark = pytest.mark.shared
-
-
-@pytest.fixture(autouse=True)
-def _float64():
-  if not FOLDER.is_dir():
-    pytest.skip('the golden files are not beside this checkout')
-  with jax.enable_x64(True):
-    yield
+pytestmark = [pytest.mark.shared, pytest.mark.usefixtures('golden')]
 
 
 def _case(case_id):
