@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from alignment.models.rotary import Rotary
+
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
@@ -18,9 +20,31 @@ class TransformerConfig:
     num_kv_heads: ≥ 1, divides `num_heads`; fewer than `num_heads` is grouped-
       query attention.
     head_dim: ≥ 2, even (rotary embeddings turn pairs of features).
-    mlp_width: ≥ 1, hidden features of the gated MLP.
-    rope_theta: > 0, base of the rotary frequencies.
-    norm_eps: > 0, added to the mean square inside RMSNorm.
+    mlp_width: ≥ 1, hidden features of the MLP.
+    rotary: how positions turn queries and keys; None: they are learned, a
+      table `[context, D]` is added to the embeddings.
+    local_rotary: of windowed layers; None: `rotary`.
+    context: ≥ 1, positions there are, or None for no limit; required where
+      they are learned.
+    window: ≥ 1, how many positions back windowed layers see, their own
+      counted; None: no layer is windowed.
+    windowed: which of the layers are; None: all, where there is a window.
+    norm: 'rms' x / √(mean x² + eps); 'layer' subtracts the mean first and adds
+      a bias.
+    norm_eps: > 0, added to the mean square.
+    norm_offset: added to the learned scale of every norm (Gemma: 1).
+    post_norms: a norm after the attention and after the MLP as well, before
+      they are added to the residual stream.
+    qk_norm: RMSNorm of every query and key over its features, before they turn.
+    parallel: attention and MLP read the same residual stream (each its own
+      norm), x + attention(norm(x)) + mlp(norm'(x)).
+    activation: of the MLP; 'gelu' is exact, 'gelu_tanh' its approximation.
+    gated: activation(x · gate) ∗ (x · up), else activation(x · up).
+    qkv_bias, output_bias, mlp_bias: which projections have biases.
+    query_scale: > 0, what queries are multiplied by; None: 1 / √head_dim.
+    attention_softcap, logit_softcap: > 0; x becomes cap · tanh(x / cap); None:
+      it stays.
+    embedding_scale: > 0, what embeddings are multiplied by.
     tied_head: the vocabulary head reads the embedding table.
     head: which heads exist: `vocabulary` (statistics), `scalar` (rewards),
       `both`.
@@ -43,8 +67,26 @@ class TransformerConfig:
   num_kv_heads: int
   head_dim: int
   mlp_width: int
-  rope_theta: float = 10_000.0
+  rotary: Rotary | None = Rotary()
+  local_rotary: Rotary | None = None
+  context: int | None = None
+  window: int | None = None
+  windowed: tuple[bool, ...] | None = None
+  norm: Literal['rms', 'layer'] = 'rms'
   norm_eps: float = 1e-6
+  norm_offset: float = 0.0
+  post_norms: bool = False
+  qk_norm: bool = False
+  parallel: bool = False
+  activation: Literal['silu', 'gelu', 'gelu_tanh'] = 'silu'
+  gated: bool = True
+  qkv_bias: bool = False
+  output_bias: bool = False
+  mlp_bias: bool = False
+  query_scale: float | None = None
+  attention_softcap: float | None = None
+  logit_softcap: float | None = None
+  embedding_scale: float = 1.0
   tied_head: bool = False
   head: Literal['vocabulary', 'scalar', 'both'] = 'vocabulary'
   matmul_dtype: Literal['float32', 'bfloat16'] = 'float32'
@@ -72,7 +114,6 @@ class TransformerConfig:
     self._check(
       'head_dim', self.head_dim >= 2 and self.head_dim % 2 == 0, 'even and ≥ 2'
     )
-    self._check('rope_theta', self.rope_theta > 0, '> 0')
     self._check('norm_eps', self.norm_eps > 0, '> 0')
     choices = {
       'head': ('vocabulary', 'scalar', 'both'),

@@ -124,7 +124,7 @@ class Decoder(nn.Module):
       self.param('reward_head', nn.initializers.zeros, (config.width,))
     self.param('final_norm', nn.initializers.ones, (config.width,))
     hidden = jnp.take(embedding, tokens, axis=0, mode='clip')
-    rotary = rotary_angles(positions, config.head_dim, config.rope_theta)
+    rotary = rotary_angles(positions, config.head_dim, config.rotary.theta)
     visible = visibility(group, branch)
     return self._layers(hidden, rotary, visible)
 

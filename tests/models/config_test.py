@@ -19,7 +19,6 @@ from tests.models.trees import small_config
     {'head_dim': 7},
     {'head_dim': 0},
     {'mlp_width': -1},
-    {'rope_theta': 0.0},
     {'norm_eps': 0.0},
     {'matmul_dtype': 'float16'},
     {'head': 'value'},

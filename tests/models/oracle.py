@@ -27,8 +27,8 @@ def _attention(x, weights, config):
   out = np.zeros_like(x)
   for head in range(config.num_heads):
     shared, own = divmod(head, per_head)
-    query = _turn(x @ qkv[:, shared, own], config.rope_theta)
-    key = _turn(x @ qkv[:, shared, per_head], config.rope_theta)
+    query = _turn(x @ qkv[:, shared, own], config.rotary.theta)
+    key = _turn(x @ qkv[:, shared, per_head], config.rotary.theta)
     value = x @ qkv[:, shared, per_head + 1]
     scores = query @ key.T / np.sqrt(config.head_dim)
     scores = np.exp(np.where(causal, scores, -np.inf))

@@ -36,7 +36,7 @@ def random_llama(config: TransformerConfig, seed: int):
       rms_norm_eps=config.norm_eps,
       rope_parameters={
         'rope_type': 'default',
-        'rope_theta': config.rope_theta,
+        'rope_theta': config.rotary.theta,
       },
       tie_word_embeddings=config.tied_head,
       attn_implementation='eager',

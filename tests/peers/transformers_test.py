@@ -8,6 +8,7 @@ import pytest
 
 from alignment.data.layout import capacity_for, collect, lay_out, owners
 from alignment.data.packing import PACKINGS
+from alignment.models.rotary import Rotary
 from alignment.models.transformer import transformer
 from alignment.roles.policy import completion_numbers
 from tests.groups import random_groups
@@ -19,8 +20,8 @@ pytestmark = pytest.mark.peers
 
 CONFIGS = {
   'grouped': small_config(),
-  'grouped, tied': small_config(tied_head=True, rope_theta=150.0),
-  'full': small_config(num_heads=5, num_kv_heads=5, rope_theta=150.0),
+  'grouped, tied': small_config(tied_head=True, rotary=Rotary(theta=150.0)),
+  'full': small_config(num_heads=5, num_kv_heads=5, rotary=Rotary(theta=150.0)),
   'full, tied': small_config(num_heads=5, num_kv_heads=5, tied_head=True),
 }
 NUM_GROUPS = 6
