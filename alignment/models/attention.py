@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jax import lax
 
 from alignment.types import Array
@@ -36,23 +37,68 @@ def visibility(group: Array, branch: Array) -> Array:
   return (causal & same_group & on_path) | jnp.eye(length, dtype=bool)
 
 
-def attend(query: Array, key: Array, value: Array, visible: Array) -> Array:
+@struct.dataclass
+class Sight:
+  """Who sees whom in a batch, prepared once for all layers of a forward pass.
+
+  Attributes:
+    positions: `[R, T]` int32, what windows are measured in.
+    visible: `[R, T, T]` bool of `visibility`.
+  """
+
+  positions: Array
+  visible: Array
+
+
+def sight(positions: Array, group: Array, branch: Array) -> Sight:
+  """What `attend` needs to know of a batch.
+
+  Args:
+    positions: `[R, T]` int32, inside the group.
+    group: `[R, T]` int32, 0 is padding.
+    branch: `[R, T]` int32, 0 is the prompt.
+  """
+  return Sight(positions, visibility(group, branch))
+
+
+def attend(
+  query: Array,
+  key: Array,
+  value: Array,
+  sight: Sight,
+  *,
+  scale: float,
+  softcap: float | None = None,
+  window: Array | int | None = None,
+) -> Array:
   """Softmax attention with grouped keys and values, in float32.
 
-  out[i] = Σ_j softmax_j(query[i] · key[j] / √F) value[j] over visible j
+  score[i, j] = cap(scale · query[i] · key[j]), cap(x) = softcap tanh(x/softcap)
+  out[i] = Σ_j softmax_j(score[i]) value[j] over visible j with
+           positions[i] − positions[j] < window
 
   Args:
     query: `[R, T, H, G, F]`, G query heads for each of H key-value heads.
     key: `[R, T, H, F]`.
     value: `[R, T, H, F]`.
-    visible: `[R, T, T]` bool; each query sees at least one key.
+    sight: of the batch.
+    scale: > 0.
+    softcap: > 0; None leaves the scores as they are.
+    window: ≥ 1, a number or an int32 scalar; None sees all that is visible.
 
   Returns:
-    `[R, T, H, G, F]` float32.
+    `[R, T, H, G, F]` float32; of padding, anything finite.
   """
   highest = lax.Precision.HIGHEST
-  query = query * query.shape[-1] ** -0.5
-  scores = jnp.einsum('rihgf,rjhf->rhgij', query, key, precision=highest)
+  scores = jnp.einsum(
+    'rihgf,rjhf->rhgij', query * scale, key, precision=highest
+  )
+  if softcap is not None:
+    scores = softcap * jnp.tanh(scores / softcap)
+  visible = sight.visible
+  if window is not None:
+    at = sight.positions
+    visible &= at[:, :, None] - at[:, None, :] < window
   scores = jnp.where(visible[:, None, None], scores, HIDDEN)
   weights = jax.nn.softmax(scores, axis=-1)
   return jnp.einsum('rhgij,rjhf->rihgf', weights, value, precision=highest)

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from alignment.models.attention import (
+  Sight,
   attend,
   rotary_angles,
   rotate,
-  visibility,
+  sight,
 )
 from alignment.models.config import TransformerConfig
 from alignment.models.head import chunked_head, named_statistics
@@ -45,7 +46,7 @@ class Attention(nn.Module):
   config: TransformerConfig
 
   @nn.compact
-  def __call__(self, inputs: Array, rotary, visible: Array) -> Array:
+  def __call__(self, inputs: Array, rotary, seen: Sight) -> Array:
     config = self.config
     heads, features = config.num_kv_heads, config.head_dim
     per_head = config.num_heads // heads
@@ -65,7 +66,8 @@ class Attention(nn.Module):
       rotated[..., :-1, :],
       rotated[..., -1, :],
       projected[..., -1, :],
-      visible,
+      seen,
+      scale=features**-0.5,
     )
     return matmul(mixed, output, config.matmul_dtype, axes=3)
 
@@ -97,11 +99,11 @@ class Layer(nn.Module):
   config: TransformerConfig
 
   @nn.compact
-  def __call__(self, hidden: Array, rotary, visible: Array):
+  def __call__(self, hidden: Array, rotary, seen: Sight):
     config = self.config
     normed = RMSNorm(config.norm_eps, name='attention_norm')(hidden)
     attention = Attention(config, name='attention')
-    hidden = hidden + attention(normed, rotary, visible)
+    hidden = hidden + attention(normed, rotary, seen)
     normed = RMSNorm(config.norm_eps, name='mlp_norm')(hidden)
     return hidden + MLP(config, name='mlp')(normed), None
 
@@ -125,10 +127,10 @@ class Decoder(nn.Module):
     self.param('final_norm', nn.initializers.ones, (config.width,))
     hidden = jnp.take(embedding, tokens, axis=0, mode='clip')
     rotary = rotary_angles(positions, config.head_dim, config.rotary.theta)
-    visible = visibility(group, branch)
-    return self._layers(hidden, rotary, visible)
+    seen = sight(positions, group, branch)
+    return self._layers(hidden, rotary, seen)
 
-  def _layers(self, hidden, rotary, visible):
+  def _layers(self, hidden, rotary, seen):
     config = self.config
     layer = Layer
     if config.remat:
@@ -142,10 +144,10 @@ class Decoder(nn.Module):
         in_axes=nn.broadcast,
         length=config.depth,
       )
-      return scanned(config, name='layers')(hidden, rotary, visible)[0]
+      return scanned(config, name='layers')(hidden, rotary, seen)[0]
     for index in range(config.depth):
       named = layer(config, name=f'layer_{index}')
-      hidden, _ = named(hidden, rotary, visible)
+      hidden, _ = named(hidden, rotary, seen)
     return hidden
 
 

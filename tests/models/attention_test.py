@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from alignment.models.attention import (
+  Sight,
   attend,
   rotary_angles,
   rotate,
+  sight,
   visibility,
 )
 from tests.models.trees import random_batch
@@ -68,11 +70,11 @@ def test_grouped_heads_are_repeated_keys_and_values():
   key, value = _random(2, 5, 2, 4, seed=1), _random(2, 5, 2, 4, seed=2)
   group = jnp.array([[1, 1, 1, 2, 2], [1, 1, 0, 0, 0]])
   branch = jnp.array([[0, 1, 2, 0, 1], [0, 1, 0, 0, 0]])
-  visible = visibility(group, branch)
-  grouped = attend(query, key, value, visible)
+  seen = sight(jnp.zeros_like(group), group, branch)
+  grouped = attend(query, key, value, seen, scale=0.5)
   repeat = lambda x: jnp.repeat(x, 3, axis=2)  # noqa: E731
   many = attend(
-    query.reshape(2, 5, 6, 1, 4), repeat(key), repeat(value), visible
+    query.reshape(2, 5, 6, 1, 4), repeat(key), repeat(value), seen, scale=0.5
   )
   np.testing.assert_allclose(grouped.reshape(many.shape), many, atol=1e-6)
 
@@ -82,7 +84,8 @@ def test_attention_is_the_softmax_mean():
   key, value = _random(1, 4, 1, 3, seed=1), _random(1, 4, 1, 3, seed=2)
   visible = np.tril(np.random.default_rng(0).random((1, 4, 4)) < 0.5)
   visible |= np.eye(4, dtype=bool)
-  got = np.asarray(attend(query, key, value, jnp.asarray(visible)))
+  seen = Sight(jnp.zeros((1, 4), jnp.int32), jnp.asarray(visible))
+  got = np.asarray(attend(query, key, value, seen, scale=3**-0.5))
   q, k, v = (np.asarray(x, np.float64) for x in (query, key, value))
   for i in range(4):
     seen = np.flatnonzero(visible[0, i])
@@ -96,15 +99,16 @@ def test_attention_is_the_softmax_mean():
 def test_padding_is_finite_and_leaks_nothing():
   group = jnp.array([[0, 1, 1, 0, 1, 0]])
   branch = jnp.array([[0, 0, 1, 1, 1, 0]])
-  visible = visibility(group, branch)
+  seen = sight(jnp.zeros_like(group), group, branch)
   query = _random(1, 6, 1, 1, 4)
   key, value = _random(1, 6, 1, 4, seed=1), _random(1, 6, 1, 4, seed=2)
   padding = np.asarray(group[0] == 0)
 
   def real(query, key, value):
-    return jnp.sum(jnp.sin(attend(query, key, value, visible))[:, ~padding])
+    mixed = attend(query, key, value, seen, scale=0.5)
+    return jnp.sum(jnp.sin(mixed)[:, ~padding])
 
-  out = attend(query, key, value, visible)
+  out = attend(query, key, value, seen, scale=0.5)
   grads = jax.grad(real, argnums=(0, 1, 2))(query, key, value)
   assert np.isfinite(out).all()
   # A query of padding reads itself alone.
