@@ -50,6 +50,9 @@ class Family(NamedTuple):
       once (paths of unstacked layers).
     ignored: regular expressions of tensor names that hold nothing to learn
       (rotary tables, masks) and may be there.
+    renames: regular expression and replacement, for `re.sub` on names found in
+      a folder, of each other name that tensors go by ('wte.weight' of GPT-2
+      folders is 'transformer.wte.weight'); names of the table stay.
   """
 
   architecture: str
@@ -58,3 +61,4 @@ class Family(NamedTuple):
   write: Callable[[TransformerConfig], dict[str, Any]]
   weights: Callable[[TransformerConfig], list[Weight]]
   ignored: tuple[str, ...] = ()
+  renames: tuple[tuple[str, str], ...] = ()
