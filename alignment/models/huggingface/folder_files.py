@@ -27,7 +27,7 @@ def file_inside(folder: pathlib.Path, name: str) -> pathlib.Path:
     ModelError: a name with a path in it, no such file, a link out of the
       folder, or something that is not a regular file.
   """
-  if not _is_plain(name):
+  if not is_plain(name):
     raise ModelError(
       str(folder),
       f'file name {name!r} is not that of a file directly in the folder',
@@ -98,7 +98,7 @@ def parse_json(text: bytes, place: str) -> dict[str, Any]:
   return value
 
 
-def _is_plain(name: str) -> bool:
+def is_plain(name: str) -> bool:
   return (
     isinstance(name, str)
     and name not in ('', '.', '..')

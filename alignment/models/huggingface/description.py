@@ -1,0 +1,197 @@
+"""What `config.json` says a model is, before any of its weights are read."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from alignment.models.config import TransformerConfig
+from alignment.models.huggingface.families import FAMILIES
+from alignment.models.huggingface.family import Family, ModelError
+from alignment.models.huggingface.folder_files import read_json
+
+RUNTIME = ('head', 'matmul_dtype', 'remat', 'scan_layers', 'head_chunk')
+"""Fields of `TransformerConfig` that a folder does not describe."""
+
+TOKEN_IDS = ('bos_token_id', 'eos_token_id', 'pad_token_id')
+
+MAX_SIZE = 2**31 - 1
+"""Of any integer in `config.json`; tokens and positions are int32."""
+
+MAX_DEPTH = 10_000
+_DEPTHS = ('num_hidden_layers', 'n_layer', 'num_layers', 'n_layers')
+
+_REFUSED = {
+  'auto_map': (
+    'brings code of its own',
+    'Code of a folder is never run; if the model is one of those known here, '
+    'remove auto_map from config.json',
+  ),
+  'quantization_config': (
+    'says that the weights are quantised',
+    'Save the model in float32, float16 or bfloat16',
+  ),
+  'compression_config': (
+    'says that the weights are compressed',
+    'Save the model in float32, float16 or bfloat16',
+  ),
+}
+_CLASSIFIER = 'ForSequenceClassification'
+
+
+class Description(NamedTuple):
+  """A model folder without its weights.
+
+  Attributes:
+    config: of the transformer.
+    family: how such models are written.
+    token_ids: what the folder says of the keys `TOKEN_IDS`, where it does.
+  """
+
+  config: TransformerConfig
+  family: Family
+  token_ids: dict[str, Any]
+
+
+def read_description(folder: os.PathLike | str, **overrides) -> Description:
+  """The model that a folder describes.
+
+  A sequence classifier has the family of its language model and
+  `head='scalar'`, unless overridden.
+
+  Args:
+    folder: with `config.json`.
+    **overrides: fields among `RUNTIME`.
+
+  Raises:
+    ModelError: no folder, no `config.json` or a broken one, code or
+      quantisation in it, an unknown architecture, absurd sizes, a field that
+      the family cannot honour.
+    ValueError: an override that is none.
+  """
+  for name in overrides:
+    if name not in RUNTIME:
+      raise ValueError(f'{name} must be one of {RUNTIME} to be overridden')
+  folder = pathlib.Path(folder)
+  if not folder.is_dir():
+    raise ModelError(
+      str(folder), 'is no folder', 'Name the folder that holds config.json'
+    )
+  place = str(folder / 'config.json')
+  settings = read_json(folder, 'config.json')
+  for field, (problem, remedy) in _REFUSED.items():
+    if settings.get(field):
+      raise ModelError(place, f'{field} {problem}', remedy)
+  _check_sizes(settings, place)
+  family, is_classifier = _family(settings, place)
+  config = _config(family, settings, place)
+  if is_classifier:
+    overrides = {'head': 'scalar', **overrides}
+  if overrides.get('head') == 'scalar':
+    overrides['tied_head'] = False  # there is none to tie
+  config = dataclasses.replace(config, **overrides)
+  return Description(config, family, _token_ids(folder, settings, config))
+
+
+def classifier(family: Family) -> str:
+  """Architecture of the sequence classifiers of a family."""
+  stem = re.sub(r'(ForCausalLM|LMHeadModel)$', '', family.architecture)
+  # The one whose language model is named as the multimodal model is.
+  stem = {'Gemma3': 'Gemma3Text'}.get(stem, stem)
+  return stem + _CLASSIFIER
+
+
+def _config(
+  family: Family, settings: Mapping[str, Any], place: str
+) -> TransformerConfig:
+  remedy = 'Correct config.json, or download it again'
+  try:
+    return family.read(settings)
+  except ModelError:
+    raise
+  except ValueError as error:
+    raise ModelError(place, str(error), remedy) from error
+  except (TypeError, KeyError, AttributeError, ArithmeticError) as error:
+    raise ModelError(
+      place, f'a field is missing or of a wrong type ({error!r})', remedy
+    ) from error
+
+
+def _family(settings: Mapping[str, Any], place: str) -> tuple[Family, bool]:
+  named = settings.get('architectures')
+  if (
+    not isinstance(named, list)
+    or len(named) != 1
+    or not isinstance(named[0], str)
+  ):
+    raise ModelError(
+      place,
+      f'architectures is {named!r:.80}, not one name',
+      f'Write one of {", ".join(FAMILIES)}',
+    )
+  architecture = named[0]
+  is_classifier = architecture.endswith(_CLASSIFIER)
+  for family in FAMILIES.values():
+    if architecture == family.architecture or (
+      is_classifier and settings.get('model_type') == family.model_type
+    ):
+      return family, is_classifier
+  raise ModelError(
+    place,
+    f'architecture {architecture!r:.80} is not known',
+    f'Known are {", ".join(FAMILIES)}, and sequence classifiers of their types',
+  )
+
+
+def _check_sizes(settings: Mapping[str, Any], place: str) -> None:
+  for name, value in _integers(settings):
+    if abs(value) > MAX_SIZE:
+      raise ModelError(
+        place, f'{name} is {value!r:.40}', f'No size is above {MAX_SIZE}'
+      )
+    if name in _DEPTHS and not 1 <= value <= MAX_DEPTH:
+      raise ModelError(
+        place, f'{name} is {value}', f'Layers are 1 to {MAX_DEPTH}'
+      )
+
+
+def _integers(settings: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+  """(name of the field, value) of every integer, however deep."""
+  waiting = list(settings.items())
+  while waiting:
+    name, value = waiting.pop()
+    if isinstance(value, dict):
+      waiting.extend(value.items())
+    elif isinstance(value, list):
+      waiting.extend((name, inner) for inner in value)
+    elif isinstance(value, int):
+      yield name, value
+
+
+def _token_ids(
+  folder: pathlib.Path, settings: Mapping[str, Any], config: TransformerConfig
+) -> dict[str, Any]:
+  """Of `generation_config.json` where it has them, else of `config.json`."""
+  said = {key: settings.get(key) for key in TOKEN_IDS}
+  if os.path.lexists(folder / 'generation_config.json'):
+    generation = read_json(folder, 'generation_config.json')
+    said.update({k: generation[k] for k in TOKEN_IDS if k in generation})
+  ids = {}
+  for key, value in said.items():
+    if value in (None, -1):  # some folders say −1 for none
+      continue
+    several = value if isinstance(value, list) else [value]
+    if not several or not all(
+      type(token) is int and 0 <= token < config.vocab_size for token in several
+    ):
+      raise ModelError(
+        str(folder),
+        f'{key} is {value!r:.80}',
+        f'Token ids are 0 to {config.vocab_size - 1}',
+      )
+    ids[key] = value
+  return ids
