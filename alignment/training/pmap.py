@@ -14,14 +14,16 @@ from alignment.types import Array, Batch, Frozen, Objective, Step, TrainState
 
 
 def pmap_step(
-  objective: Objective, optimizer: optax.GradientTransformation
+  objective: Objective,
+  optimizer: optax.GradientTransformation,
+  assemble: whole.Assemble | None = None,
 ) -> Step:
   """The step of `make_step` over all devices of one process.
 
   `prepare` and `loss` see the whole batch, on every device alike, so that they
   may couple rows; each device runs `numbers` on its own rows and pulls back its
   own slice of the cotangent; gradients are summed. A reference computed in
-  `prepare` is therefore computed by every device: precompute it.
+  `prepare` is computed by every device: precompute it. `assemble`: `make_step`.
 
   Returns:
     (state, frozen, batch, key) -> (state, metrics), the state stacked by
@@ -38,17 +40,15 @@ def pmap_step(
     keys = whole.stream_keys(key, state.step)
     gather = functools.partial(lax.all_gather, axis_name='devices', tiled=True)
     batch = jax.tree.map(gather, rows)
-    batch, extra = whole.prepare(
-      objective, state, frozen, batch, keys['prepare']
-    )
-    own, numbers = functools.partial(_own_rows, count), objective.numbers
+    over = whole.over_trained(objective, assemble, frozen)
+    batch, extra = whole.prepare(over, state, frozen, batch, keys['prepare'])
     values, pull = jax.vjp(
-      lambda p: numbers(p, own(batch), keys['numbers']), state.params
+      lambda p: over.numbers(p, _own_rows(batch), keys['numbers']), state.params
     )
     values = jax.tree.map(gather, values)
     loss = functools.partial(whole.total_loss, objective, batch, frozen.hyper)
     cotangent = jax.grad(loss, has_aux=True)(values)[0]
-    grads = lax.psum(pull(own(cotangent))[0], 'devices')
+    grads = lax.psum(pull(_own_rows(cotangent))[0], 'devices')
     metrics = whole.report(loss, values, cotangent, batch)
     return whole.update(state, optimizer, grads, extra, metrics)
 
@@ -72,9 +72,9 @@ def replicate(state: TrainState) -> TrainState:
   return spread(np.arange(jax.local_device_count()), state)
 
 
-def _own_rows(count: int, tree: Batch) -> Batch:
+def _own_rows(tree: Batch) -> Batch:
   def cut(x: Array) -> Array:
-    size = x.shape[0] // count
+    size = x.shape[0] // lax.axis_size('devices')
     return lax.dynamic_slice_in_dim(x, lax.axis_index('devices') * size, size)
 
   return jax.tree.map(cut, tree)

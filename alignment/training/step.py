@@ -25,6 +25,9 @@ from alignment.types import (
   Weighted,
 )
 
+Assemble = Callable[[PyTree, Frozen], PyTree]
+"""(what is trained, frozen) -> the params that the objective's model takes."""
+
 STREAMS = {'prepare': 0, 'numbers': 1}
 """Random streams of a step: name -> what is folded into the step's key."""
 
@@ -51,6 +54,7 @@ def make_step(
   optimizer: optax.GradientTransformation,
   *,
   microbatches: int = 1,
+  assemble: Assemble | None = None,
 ) -> Step:
   """The update of `objective` as a pure function, to be jitted.
 
@@ -71,6 +75,9 @@ def make_step(
     objective: what to minimise.
     optimizer: its state lives in `TrainState.opt_state`.
     microbatches: ≥ 1, divides the rows of every batch.
+    assemble: makes the model's params from `state.params` and `frozen`, such as
+      a base with adapters; gradients and optimiser are of `state.params` alone.
+      None: they are the model's params.
 
   Returns:
     (state, frozen, batch, key) -> (state, metrics). `key` is the run's key, the
@@ -94,8 +101,9 @@ def make_step(
     state: TrainState, frozen: Frozen, batch: Batch, key: Array
   ) -> tuple[TrainState, Mapping[str, Any]]:
     keys = stream_keys(key, state.step)
-    batch, extra = prepare(objective, state, frozen, batch, keys['prepare'])
-    numbers = functools.partial(objective.numbers, key=keys['numbers'])
+    own = over_trained(objective, assemble, frozen)
+    batch, extra = prepare(own, state, frozen, batch, keys['prepare'])
+    numbers = functools.partial(own.numbers, key=keys['numbers'])
     loss = functools.partial(total_loss, objective, batch, frozen.hyper)
     if microbatches == 1:
       gradient = _whole(numbers, loss, state.params, batch)
@@ -114,6 +122,22 @@ def stream_keys(key: Array, step: Array) -> dict[str, Array]:
   """The key of every random stream at one step."""
   key = jax.random.fold_in(key, step)
   return {name: jax.random.fold_in(key, i) for name, i in STREAMS.items()}
+
+
+def over_trained(
+  objective: Objective, assemble: Assemble | None, frozen: Frozen
+) -> Objective:
+  """The objective as a function of what is trained."""
+  if assemble is None:
+    return objective
+
+  def prepare(trained: PyTree, frozen: Frozen, *rest: Any):
+    return objective.prepare(assemble(trained, frozen), frozen, *rest)
+
+  def numbers(trained: PyTree, batch: Batch, key: Array) -> Numbers:
+    return objective.numbers(assemble(trained, frozen), batch, key)
+
+  return objective._replace(prepare=prepare, numbers=numbers)
 
 
 def prepare(

@@ -1,0 +1,297 @@
+"""LoRA: a low-rank change of every projection, as a plain tree beside a base.
+
+Nothing here knows a family: what there is to change is read from the base.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from alignment.models.matmul import matmul
+from alignment.types import Array, Frozen, PyTree
+
+_FUSED = {
+  'attention': {'qkv': ('query', 'key', 'value'), 'output': ('output',)},
+  'mlp': {'gate_up': ('gate', 'up'), 'down': ('down',)},
+}
+"""Module -> weight -> the targets it holds, in their order along axis −2."""
+
+TARGETS = ('query', 'key', 'value', 'output', 'gate', 'up', 'down')
+
+
+@dataclasses.dataclass(frozen=True)
+class Lora:
+  """What adapters are trained, and how they are applied.
+
+  Attributes:
+    rank: ≥ 1.
+    alpha: > 0; the change of a weight is `scale` · a · b.
+    targets: names among `TARGETS`; None: all that the model has.
+    rslora: scale = alpha / √rank instead of alpha / rank.
+    path: 'low_rank' computes x · W + scale · (x · a) · b, and no gradient of
+      W; 'merged' computes x · (W + scale · a · b), which needs a float32 copy
+      of the weights and the product that their gradient costs, and loses small
+      changes to rounding where matmuls are bfloat16. Equal but for rounding.
+
+  Raises:
+    ValueError: a value outside its range.
+
+  Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021,
+  arXiv 2106.09685; Kalajdzievski, "A Rank Stabilization Scaling Factor for
+  Fine-Tuning with LoRA", 2023, arXiv 2312.03732.
+  """
+
+  rank: int
+  alpha: float
+  targets: tuple[str, ...] | None = None
+  rslora: bool = False
+  path: Literal['low_rank', 'merged'] = 'low_rank'
+
+  def __post_init__(self):
+    chosen = TARGETS if self.targets is None else self.targets
+    wanted = {
+      'rank': (isinstance(self.rank, int) and self.rank >= 1, 'an integer ≥ 1'),
+      'alpha': (0 < self.alpha < math.inf, '> 0'),
+      'targets': (
+        len(chosen) > 0 and set(chosen) <= set(TARGETS),
+        f'some of {TARGETS}',
+      ),
+      'path': (self.path in ('low_rank', 'merged'), "'low_rank' or 'merged'"),
+    }
+    for name, (holds, range_) in wanted.items():
+      if not holds:
+        value = getattr(self, name)
+        raise ValueError(f'{name} must be {range_}, got {value!r}')
+
+  @property
+  def scale(self) -> float:
+    """What a · b is multiplied by."""
+    return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+
+def init_lora(base: PyTree, lora: Lora, key: Array) -> PyTree:
+  """Adapters that change nothing yet: b = 0.
+
+    a ~ uniform(−1 / √inputs, 1 / √inputs)
+
+  as in PEFT (Kaiming's bound for a slope of √5). What a target draws depends
+  neither on the other targets nor on whether layers are stacked.
+
+  Args:
+    base: params of a transformer, or their shapes.
+    lora: rank and targets.
+    key: of the draws.
+
+  Returns:
+    layer ('layer_3', or 'layers' where they are stacked on a first axis) ->
+    target -> {'a': `[*inputs, rank]`, 'b': `[rank, *outputs]`}, float32.
+    Inputs are `[Hkv, G, F]` of the output, `[M]` of `down`, else `[D]`;
+    outputs `[Hkv, G, F]` of the query, `[Hkv, F]` of key and value, `[M]` of
+    gate and up, else `[D]`.
+
+  Raises:
+    ValueError: a base without layers, without one of the targets, or with a
+      reward head, which would stay as it is.
+  """
+  if 'reward_head' in base:
+    raise ValueError(
+      'base: its reward head is no target of adapters and would not be '
+      'trained; train all parameters'
+    )
+  keys = {
+    target: jax.random.fold_in(key, index)
+    for index, target in enumerate(TARGETS)
+  }
+  adapters = {}
+  for name, layer in _layers(base).items():
+    shapes = _shapes(layer)
+    chosen = tuple(shapes) if lora.targets is None else lora.targets
+    if not set(chosen) <= set(shapes):
+      raise ValueError(
+        f'targets must be among {tuple(shapes)}, which this model has, got '
+        f'{chosen!r}'
+      )
+    places = _places(name, layer)
+    adapters[name] = {
+      target: _fresh(*shapes[target], lora.rank, keys[target], places)
+      for target in shapes
+      if target in chosen
+    }
+  return adapters
+
+
+def merge(base: PyTree, adapters: PyTree, scale: float) -> PyTree:
+  """The base with W + scale · a · b for every W; a tree like `base`.
+
+  Weights that change become float32, whatever the base is stored in.
+  """
+
+  def change(layer, module, weight, parts):
+    whole = layer[module][weight]
+    times = jax.vmap(_times) if _stacked(layer) else _times
+    changes = jnp.concatenate([times(**part) for part in parts], axis=-2)
+    return {weight: whole + scale * changes}
+
+  return _changed(base, adapters, change)
+
+
+def attach(base: PyTree, adapters: PyTree, scale: float) -> PyTree:
+  """The base with the adapters beside its weights, for the low-rank path.
+
+  Arrays of the base are taken over as they are. `attention` and `mlp` gain an
+  entry `lora`, weight -> the `a` and scaled `b` of its targets, that
+  `low_rank` applies.
+  """
+
+  def beside(layer, module, weight, parts):
+    scaled = [{'a': p['a'], 'b': scale * p['b']} for p in parts]
+    return {'lora': {**layer[module].get('lora', {}), weight: scaled}}
+
+  return _changed(base, adapters, beside)
+
+
+def low_rank(
+  inputs: Array, parts: list[dict[str, Array]], matmul_dtype: str, axes: int = 1
+) -> Array:
+  """(inputs · a) · b of the targets of one weight, side by side on axis −2.
+
+  The products with a are one product.
+
+  Args:
+    inputs: `[..., *contracted]`.
+    parts: of `attach`, one per target.
+    matmul_dtype: operands of the products.
+    axes: how many axes are contracted.
+  """
+  down = jnp.concatenate([part['a'] for part in parts], axis=-1)
+  low, found, start = matmul(inputs, down, matmul_dtype, axes=axes), [], 0
+  for part in parts:
+    rank = part['a'].shape[-1]
+    piece = low[..., start : start + rank]
+    found.append(matmul(piece, part['b'], matmul_dtype))
+    start += rank
+  return found[0] if len(found) == 1 else jnp.concatenate(found, axis=-2)
+
+
+PATHS = {'low_rank': attach, 'merged': merge}
+
+
+def assembler(lora: Lora) -> Callable[[PyTree, Frozen], PyTree]:
+  """(adapters, frozen) -> what the model applies; `frozen.models['base']`."""
+  path = PATHS[lora.path]
+  return lambda adapters, frozen: path(
+    frozen.models['base'], adapters, lora.scale
+  )
+
+
+def _layers(base: PyTree) -> dict[str, PyTree]:
+  """Name -> params of the layers of a transformer (one entry if stacked).
+
+  Raises:
+    ValueError: there are none: no transformer.
+  """
+  found = {
+    name: layer
+    for name, layer in base.items()
+    if isinstance(layer, Mapping) and 'attention' in layer
+  }
+  if not found:
+    raise ValueError(f'base: no layers to adapt, only {sorted(base)}')
+  return found
+
+
+def _stacked(layer: PyTree) -> bool:
+  """Whether params of a layer are those of all layers on a first axis."""
+  return len(layer['attention']['qkv'].shape) == 5
+
+
+def _changed(base: PyTree, adapters: PyTree, change: Callable) -> PyTree:
+  """The base with `change(layer, module, weight, parts)` where adapters are."""
+  whole = dict(base)
+  for name, layer in _layers(base).items():
+    own = adapters.get(name, {})
+    whole[name] = dict(layer)
+    for module, weights in _FUSED.items():
+      for weight, targets in weights.items():
+        if set(targets) & set(own):
+          parts = _parts(layer, own, targets)
+          new = change(whole[name], module, weight, parts)
+          whole[name][module] = {**whole[name][module], **new}
+  return whole
+
+
+def _times(a: Array, b: Array) -> Array:
+  return matmul(a, b, 'float32')
+
+
+def _parts(layer: PyTree, own: PyTree, targets: tuple[str, ...]) -> list[dict]:
+  """a and b of the targets of one weight, b with the weight's axis −2.
+
+  A target without adapter has rank 0: its product is zeros of its shape.
+  """
+  parts = []
+  for target, (inputs, outputs) in _shapes(layer).items():
+    if target not in targets:
+      continue
+    if target in own:
+      a, b = own[target]['a'], own[target]['b']
+    else:
+      first = layer['attention']['qkv'].shape[:1] if _stacked(layer) else ()
+      a, b = jnp.zeros((*first, *inputs, 0)), jnp.zeros((*first, 0, *outputs))
+    if target in ('key', 'value', 'gate', 'up'):
+      b = jnp.expand_dims(b, -2)
+    parts.append({'a': a, 'b': b})
+  return parts
+
+
+def _shapes(layer: PyTree) -> dict[str, tuple[tuple[int, ...], ...]]:
+  """Target -> (inputs, outputs) of one layer, those that the model has."""
+  skip = int(_stacked(layer))
+  width, heads, slots, features = layer['attention']['qkv'].shape[skip:]
+  _, branches, hidden = layer['mlp']['gate_up'].shape[skip:]
+  many, one = (heads, slots - 2, features), (heads, features)
+  shapes = {
+    'query': ((width,), many),
+    'key': ((width,), one),
+    'value': ((width,), one),
+    'output': (many, (width,)),
+    'gate': ((width,), (hidden,)),
+    'up': ((width,), (hidden,)),
+    'down': ((hidden,), (width,)),
+  }
+  if branches == 1:
+    del shapes['gate']
+  return shapes
+
+
+def _places(name: str, layer: PyTree) -> Array:
+  """Which of the layers these params are of: a number, or those stacked."""
+  if _stacked(layer):
+    return jnp.arange(layer['attention']['qkv'].shape[0])
+  return jnp.asarray(int(name.removeprefix('layer_')))
+
+
+def _fresh(
+  inputs: tuple[int, ...],
+  outputs: tuple[int, ...],
+  rank: int,
+  key: Array,
+  places: Array,
+) -> dict[str, Array]:
+  size = math.prod(inputs)
+
+  def draw(place: Array) -> Array:
+    # Drawn flat: a draw with four axes compiles several times more slowly.
+    drawn = jax.random.uniform(
+      jax.random.fold_in(key, place), (size * rank,), jnp.float32, -1.0, 1.0
+    )
+    return drawn.reshape(*inputs, rank) * size**-0.5
+
+  a = jax.vmap(draw)(places) if places.ndim else draw(places)
+  return {'a': a, 'b': jnp.zeros((*places.shape, rank, *outputs), jnp.float32)}
