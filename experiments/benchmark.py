@@ -28,10 +28,12 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
+import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -45,21 +47,26 @@ from alignment.protocols import noise_cost
 from alignment.protocols.audit.example import voted_pairs
 from alignment.protocols.audit.findings import examine
 from alignment.protocols.audit.from_records import from_records
-from alignment.training import rundir
+from alignment.training import rundir, storage
 from experiments import common
+from experiments.benchmarks import contenders, models
 from experiments.common import field
 from experiments.report import tables, timing
 from experiments.report.timing import Case, Contender, Figure
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(common.Config):
+class Config(contenders.ModelConfig):
   case: tuple[str, ...] = field((), 'Cases to run; if not given: all.')
-  peer: tuple[Literal['crowdkit'], ...] = field(
+  peer: tuple[Literal['crowdkit', 'trl', 'tunix', 'transformers'], ...] = field(
     (), 'Other libraries to measure beside, where a case knows them.'
   )
-  size: float = field(1.0, "Share of every case's full size.", within='(0, 1]')
-  rounds: int = field(3, 'Timed rounds.', within='[1, inf)')
+  size: float = field(
+    1.0, 'Share of the full size of cases without a model.', within='(0, 1]'
+  )
+  rounds: int = field(
+    3, 'Timed rounds of whole tasks and processes.', within='[1, inf)'
+  )
   clock: Literal['wall', 'cpu'] = field(
     'wall',
     'What ratios and bounds are of: wall time, or CPU time of all threads, '
@@ -71,33 +78,38 @@ class Config(common.Config):
 
 
 def run(config: Config) -> dict[str, Any]:
-  """Measures every case, writes the report, returns its rows."""
-  names = config.case or tuple(CASES)
-  check(names, config.peer)
+  """Measures every case, writes the report, returns its rows.
+
+  Returns:
+    Case -> `figures` (rows of `timing.figures`) and `contenders` (a row for
+    each); what `result.json` holds too.
+  """
+  names = config.case or (*CASES, *models.CASES)
+  check(names, config)
   opened = common.open_run(config)
   if common.is_finished(opened):
     return opened.result
-  parts = ['# Benchmark', machine(config.peer)]
+  parts = ['# Benchmark']
   result = {}
   with progress.Progress(transient=True) as bar:
-    rounds = bar.add_task('rounds', total=len(names) * (config.rounds + 1))
+    total = sum(_rounds(name, config) + 1 for name in names)
+    rounds = bar.add_task('rounds', total=total)
     for name in names:
-      case = build(name, config.size, config.peer)
-      measured = timing.measure(
-        case, config.rounds, lambda: bar.advance(rounds)
-      )
-      result[name] = timing.figures(
-        case, measured, config.clock, allow_busy=config.allow_busy
-      )
-      shown = timing.show(case, measured, result[name])
-      parts += [f'## {name}', *case.facts, *shown]
+      measure = models.run if name in models.CASES else _in_process
+      found = measure(name, config, lambda: bar.advance(rounds))
+      result[name] = {'figures': found.figures, 'contenders': found.contenders}
+      parts += [f'## {name}', *found.parts]
       parts.append(
-        f'Least - median - greatest of {config.rounds} rounds, in which all '
-        f'took turns; figures by {config.clock} time.'
+        f'Least - median - greatest of {_rounds(name, config)} rounds, in '
+        f'which all took turns; figures by {config.clock} time.'
       )
   print('\n\n'.join(parts))
   tables.write(opened.directory / 'report.md', parts)
-  if any(row['value'] is None for rows in result.values() for row in rows):
+  storage.write_text(
+    opened.directory / 'result.json', json.dumps(result, indent=1) + '\n'
+  )
+  rows = [row for found in result.values() for row in found['figures']]
+  if any(row['value'] is None for row in rows):
     # Not finished: the same command measures again.
     print('No figures from a busy machine: --clock=cpu, or --allow_busy.')
   else:
@@ -105,36 +117,63 @@ def run(config: Config) -> dict[str, Any]:
   return result
 
 
-def check(names: tuple[str, ...], peers: tuple[str, ...]) -> None:
-  """Refuses unknown cases, and peers that none of them knows or that lack.
+def check(names: tuple[str, ...], config: Config) -> None:
+  """Refuses unknown cases, and peers or flags that none of them uses.
 
   Raises:
     ValueError: naming the flag.
   """
   for name in names:
-    if name not in CASES:
-      raise ValueError(f'--case={name}: none of {", ".join(CASES)}')
-  for peer in peers:
+    if name not in CASES and name not in models.CASES:
+      known = ', '.join((*CASES, *models.CASES))
+      raise ValueError(f'--case={name}: none of {known}')
+  pythons = models.pythons(config)
+  for peer in config.peer:
     if not any(peer in _peers(name) for name in names):
       raise ValueError(f'--peer={peer}: not used by {", ".join(names)}')
-    try:
-      importlib.import_module(peer)
-    except ImportError as error:
+    if peer not in pythons and importlib.util.find_spec(peer) is None:
       raise ValueError(
-        f"--peer={peer}: not installed; pip install -e '.[peers]'"
-      ) from error
+        f"--peer={peer}: not installed; pip install -e '.[peers]', or give "
+        f'--peer_python={peer}=path'
+      )
+  for flag in dataclasses.fields(contenders.ModelConfig):
+    users = contenders.USES.get(flag.name, tuple(models.CASES))
+    is_shared = flag.name in {f.name for f in dataclasses.fields(common.Config)}
+    is_given = getattr(config, flag.name) != flag.default
+    if is_given and not is_shared and not set(users) & set(names):
+      raise ValueError(
+        f'--{flag.name}: used by {", ".join(users)}, not by {", ".join(names)}'
+      )
 
 
-def build(name: str, size: float, peers: tuple[str, ...]) -> Case:
-  """The case `name`; each peer is a keyword of its function, True if wanted."""
-  wanted = {peer: peer in peers for peer in _peers(name)}
-  return CASES[name](size, **wanted)
+def _in_process(
+  name: str, config: Config, on_round: Callable[[], None]
+) -> models.Outcome:
+  """Measures a case of this file; peers are keywords of its function."""
+  wanted = {peer: peer in config.peer for peer in _peers(name)}
+  case = CASES[name](config.size, **wanted)
+  measured = timing.measure(case, config.rounds, on_round)
+  found = timing.figures(
+    case, measured, config.clock, allow_busy=config.allow_busy
+  )
+  shown = timing.show(case, measured, found)
+  return models.Outcome(
+    found,
+    timing.contender_rows(case, measured),
+    [machine(wanted), *case.facts, *shown],
+  )
 
 
-def machine(peers: tuple[str, ...]) -> str:
+def _rounds(name: str, config: Config) -> int:
+  is_model = name in models.CASES
+  return models.rounds(name, config) if is_model else config.rounds
+
+
+def machine(peers: Mapping[str, bool]) -> str:
   """Device, cores and versions, in one sentence."""
   distributions = {'crowdkit': 'crowd-kit'}
-  packages = ['jax', 'numpy', *(distributions[peer] for peer in peers)]
+  measured = [distributions[peer] for peer, wanted in peers.items() if wanted]
+  packages = ['jax', 'numpy', *measured]
   versions = [f'{p} {importlib.metadata.version(p)}' for p in packages]
   return (
     f'{jax.devices()[0].device_kind}, {os.cpu_count()} cores, Python '
@@ -270,6 +309,8 @@ CASES: dict[str, Callable[..., Case]] = {
 
 
 def _peers(name: str) -> list[str]:
+  if name in contenders.PEERS:
+    return list(contenders.PEERS[name])
   return list(inspect.signature(CASES[name]).parameters)[1:]
 
 

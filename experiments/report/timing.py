@@ -28,12 +28,25 @@ Spread = tuple[float, float, float]
 """Least, median and greatest over the rounds."""
 
 
+class Seconds(NamedTuple):
+  """What a call took.
+
+  Attributes:
+    wall: on the clock.
+    cpu: over all threads of the process that did it.
+  """
+
+  wall: float
+  cpu: float
+
+
 @dataclasses.dataclass(frozen=True)
 class Contender:
   """Something to be timed.
 
   Attributes:
-    call: does the work once; a JAX result is waited for.
+    call: does the work once; a JAX result is waited for. One that works in
+      another process returns the `Seconds` it took there.
     amount, unit: work in a call, such as 4096 tokens; 0 for no rate.
   """
 
@@ -90,7 +103,7 @@ class Measured(NamedTuple):
 
   Attributes:
     wall, cpu: contender -> `[R]` seconds; CPU over all threads of the process.
-    others: largest share of the cores at work for others in a round.
+    others: largest share of the cores at work for others in any second.
   """
 
   wall: dict[str, np.ndarray]
@@ -117,19 +130,22 @@ def measure(
   names = list(case.contenders)
   wall = {name: np.zeros(rounds) for name in names}
   cpu = {name: np.zeros(rounds) for name in names}
-  others = 0.0
+  others, before, elsewhere = [], _usage(), 0.0
   for turn in range(-1, rounds):
-    before = _usage()
+    if turn == 0:
+      before, elsewhere = _usage(), 0.0
     for name in names[turn % len(names) :] + names[: turn % len(names)]:
-      started = time.perf_counter(), time.process_time()
-      jax.block_until_ready(case.contenders[name].call())
+      taken, is_elsewhere = _taken(case.contenders[name].call)
+      elsewhere += taken.cpu * is_elsewhere
       if turn >= 0:
-        wall[name][turn] = time.perf_counter() - started[0]
-        cpu[name][turn] = time.process_time() - started[1]
-    if turn >= 0:
-      others = max(others, _others(before, _usage()))
+        wall[name][turn], cpu[name][turn] = taken
     on_round()
-  return Measured(wall, cpu, others)
+    now = _usage()
+    # Ticks are too coarse for less, and one daemon's blink is not a busy core.
+    if turn >= 0 and now[0] - before[0] >= 1 or turn == rounds - 1:
+      others.append(_others(before, now, elsewhere))
+      before, elsewhere = now, 0.0
+  return Measured(wall, cpu, max(others[:-1] or others))
 
 
 def figures(
@@ -150,69 +166,100 @@ def figures(
     also where nothing is asked.
   """
   is_busy = clock == 'wall' and measured.is_busy
+  counts = allow_busy or not is_busy
+  remark = f'busy: {measured.others:.0%} of the cores at work for others'
   seconds = getattr(measured, clock)
   found = []
   for figure in case.figures:
     values = figure.times * seconds[figure.of]
     if figure.over:
       values = values / seconds[figure.over]
-    value = _spread(values)
-    counts = allow_busy or not is_busy
-    kept = figure.least <= value[1] <= figure.most
-    found.append(
-      {
-        'name': figure.name,
-        'asked': figure.asked,
-        'value': value if counts else None,
-        'kept': kept if counts and figure.asked else None,
-        'remark': f'busy: {measured.others:.0%} of the cores at work for others'
-        if is_busy
-        else '',
-      }
-    )
+    row = judged(figure, values if counts else None)
+    found.append(row | {'remark': remark * is_busy})
   return found
+
+
+def judged(figure: Figure, values: np.ndarray | None) -> dict[str, Any]:
+  """The row of a figure whose values over the rounds are known, or None."""
+  value = None if values is None else spread(values)
+  judges = value is not None and figure.asked
+  return {
+    'name': figure.name,
+    'asked': figure.asked,
+    'value': value,
+    'kept': figure.least <= value[1] <= figure.most if judges else None,
+    'remark': '',
+  }
+
+
+def contender_rows(case: Case, measured: Measured) -> list[dict[str, Any]]:
+  """Of each contender: `name`, `wall` and `cpu` seconds (least, median,
+  greatest), `rate` by the median wall time and its `unit`."""
+  return [
+    {
+      'name': name,
+      'wall': spread(measured.wall[name]),
+      'cpu': spread(measured.cpu[name]),
+      'rate': contender.amount / float(np.median(measured.wall[name])),
+      'unit': contender.unit,
+    }
+    for name, contender in case.contenders.items()
+  ]
 
 
 def show(
   case: Case, measured: Measured, rows: Sequence[Mapping[str, Any]]
 ) -> list[str]:
   """Two Markdown tables: all times, and the figures."""
-  times = []
-  for name, contender in case.contenders.items():
-    rate = contender.amount / np.median(measured.wall[name])
-    times.append(
-      (
-        name,
-        _text(_spread(measured.wall[name])),
-        _text(_spread(measured.cpu[name])),
-        f'{rate:,.0f} {contender.unit}/s' if contender.amount else '',
-      )
+  times = [
+    (
+      row['name'],
+      text(row['wall']),
+      text(row['cpu']),
+      f'{row["rate"]:,.0f} {row["unit"]}/s' if row['rate'] else '',
     )
-  verdict = {True: 'kept', False: 'NOT kept', None: ''}
-  return [
-    table(('', 'wall s', 'CPU s', 'rate'), times),
-    table(
-      ('', 'figure', 'asked', '', 'remark'),
-      [
-        (
-          row['name'],
-          _text(row['value']) if row['value'] else '–',
-          row['asked'],
-          verdict[row['kept']],
-          row['remark'],
-        )
-        for row in rows
-      ],
-    ),
+    for row in contender_rows(case, measured)
   ]
+  return [table(('', 'wall s', 'CPU s', 'rate'), times), figure_table(rows)]
 
 
-def _spread(values: np.ndarray) -> Spread:
+def figure_table(rows: Sequence[Mapping[str, Any]]) -> str:
+  """The rows of `figures` as a Markdown table."""
+  verdict = {True: 'kept', False: 'NOT kept', None: ''}
+  return table(
+    ('', 'figure', 'asked', '', 'remark'),
+    [
+      (
+        row['name'],
+        text(row['value']) if row['value'] else '–',
+        row['asked'],
+        verdict[row['kept']],
+        row['remark'],
+      )
+      for row in rows
+    ],
+  )
+
+
+def spread(values: np.ndarray) -> Spread:
+  """Least, median and greatest."""
   return tuple(map(float, np.quantile(values, (0, 0.5, 1))))
 
 
-def _text(spread: Spread) -> str:
+def text(spread: Spread) -> str:
+  """The three numbers, to three digits."""
   return ' - '.join(f'{value:#.3g}'.rstrip('.') for value in spread)
+
+
+def _taken(call: Callable[[], Any]) -> tuple[Seconds, bool]:
+  """What a call took, and whether another process did the work."""
+  started = time.perf_counter(), time.process_time()
+  result = call()
+  if isinstance(result, Seconds):
+    return result, True
+  jax.block_until_ready(result)
+  wall = time.perf_counter() - started[0]
+  return Seconds(wall, time.process_time() - started[1]), False
 
 
 def _usage() -> tuple[float, float, float]:
@@ -228,8 +275,15 @@ def _usage() -> tuple[float, float, float]:
 
 
 def _others(
-  before: tuple[float, float, float], after: tuple[float, float, float]
+  before: tuple[float, float, float],
+  after: tuple[float, float, float],
+  elsewhere: float = 0.0,
 ) -> float:
-  """Share of the cores that was at work, but not for this process."""
+  """Share of the cores that was at work, but not for us.
+
+  Args:
+    before, after: of `_usage`.
+    elsewhere: CPU seconds of contenders in other processes.
+  """
   elapsed, work, own = (b - a for a, b in zip(before, after, strict=True))
-  return max(0.0, (work - own) / (elapsed * os.cpu_count()))
+  return max(0.0, (work - own - elsewhere) / (elapsed * os.cpu_count()))

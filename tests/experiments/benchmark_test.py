@@ -86,7 +86,7 @@ def test_others_at_work_are_seen(monkeypatch):
 def test_a_run_reports_and_is_not_repeated(tmp_path, capsys):
   config = benchmark.Config(output_dir=str(tmp_path / 'run'), **SMALL)
   result = benchmark.run(config)
-  (row,) = result['dawid_skene']
+  (row,) = result['dawid_skene']['figures']
   assert row['name'] == '200 bootstraps / one fit' and row['value'][0] > 0
   report = (tmp_path / 'run' / 'report.md').read_text()
   assert '2,000 votes on 400 tasks' in report and 'votes/s' in report
@@ -98,11 +98,11 @@ def test_a_run_reports_and_is_not_repeated(tmp_path, capsys):
 
 
 def test_a_busy_run_is_not_finished(tmp_path, monkeypatch):
-  monkeypatch.setattr(timing, '_others', lambda before, after: 0.9)
+  monkeypatch.setattr(timing, '_others', lambda *_: 0.9)
   config = benchmark.Config(
     output_dir=str(tmp_path / 'run'), **{**SMALL, 'clock': 'wall'}
   )
-  assert benchmark.run(config)['dawid_skene'][0]['value'] is None
+  assert benchmark.run(config)['dawid_skene']['figures'][0]['value'] is None
   assert not (tmp_path / 'run' / 'finished.json').exists()
   assert '90%' in (tmp_path / 'run' / 'report.md').read_text()
 

@@ -1,0 +1,126 @@
+"""Our side of the benchmark: the step of the experiments, and its model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from alignment.data.layout import Group, capacity_for, tabulate
+from alignment.data.table import lay_out_rows
+from alignment.models.build import build
+from alignment.models.config import TransformerConfig
+from alignment.models.model import Model
+from alignment.roles.learner import preference_objective, sft_objective
+from alignment.roles.policy import completion_numbers
+from alignment.training.mesh import jit_step
+from alignment.training.optimizer import make_optimizer
+from alignment.training.step import init_state, make_step
+from alignment.types import Batch, Frozen, Objective
+from experiments.benchmarks import jax_device
+from experiments.benchmarks.workload import SIZES, Side, Texts, Work, load
+
+
+def start(work: Work) -> Side:
+  """Builds the model and its step; nothing of it is measured apart."""
+  jax_device.keep_programs(work.cache_dir)
+  return Side(
+    CASES[work.case](work),
+    jax_device.device(),
+    ('jax', 'flax', 'optax'),
+    jax_device.device_memory,
+    jax_device.matmul,
+    jax_device.copy,
+  )
+
+
+def config_of(work: Work) -> TransformerConfig:
+  sizes = SIZES[work.size]._asdict()
+  return TransformerConfig(**sizes, matmul_dtype=work.dtype)
+
+
+def batches_of(work: Work) -> list[Batch]:
+  """All batches, laid out before anything is timed, as a loader would."""
+  texts = load(work.texts)
+  groups = [
+    _group(work.case, pair, logps, index)
+    for index, (pair, logps) in enumerate(_pairs(texts))
+  ]
+  table = tabulate(groups)
+  members = np.arange(len(groups)).reshape(texts.lengths.shape[:2])
+  capacity = capacity_for(
+    table,
+    packing=work.packing,
+    batch_size=members.shape[1],
+    planned=list(members),
+  )
+  return [lay_out_rows(table, m, capacity, work.packing) for m in members]
+
+
+def _pairs(texts: Texts):
+  for index, logps in enumerate(texts.reference_logps):
+    yield from zip(texts.batch(index), logps, strict=True)
+
+
+def _group(case: str, pair, logps, index: int) -> Group:
+  prompt, *completions = pair
+  if case == 'sft':
+    return Group(prompt, tuple(completions[:1]), index)
+  return Group(
+    prompt, tuple(completions), index, reference_logps=tuple(map(float, logps))
+  )
+
+
+def _training(
+  work: Work, model: Model, objective: Objective, frozen: Frozen, params
+) -> Callable[[int], float]:
+  optimizer = make_optimizer(learning_rate=1e-5)
+  step = jit_step(make_step(objective, optimizer))
+  state = init_state(params, optimizer)
+  batches, key = batches_of(work), jax.random.key(0)
+
+  def take(index: int) -> float:
+    nonlocal state
+    batch = batches[index % len(batches)]
+    state, metrics = step(state, frozen, batch, key)
+    jax.block_until_ready((state, metrics))
+    return float(metrics['loss'].total)
+
+  return take
+
+
+def _dpo(work: Work) -> Callable[[int], float]:
+  model = build(config_of(work))
+  params = model.init(jax.random.key(0))
+  objective = preference_objective(model, 'dpo', reference=work.reference)
+  models = {'reference': params} if work.reference == 'in_step' else {}
+  return _training(work, model, objective, Frozen(models=models), params)
+
+
+def _sft(work: Work) -> Callable[[int], float]:
+  model = build(config_of(work))
+  params = model.init(jax.random.key(0))
+  return _training(work, model, sft_objective(model), Frozen(), params)
+
+
+def _forward(work: Work) -> Callable[[int], float]:
+  """Log-probabilities of all completions, as scoring does."""
+  model = build(config_of(work))
+  params = model.init(jax.random.key(0))
+  numbers = jax.jit(completion_numbers(model))
+  batches, key = batches_of(work), jax.random.key(0)
+
+  def score(index: int) -> float:
+    found = numbers(params, batches[index % len(batches)], key)
+    return float(jax.block_until_ready(found['logps']).sum())
+
+  return score
+
+
+CASES: dict[str, Callable[[Work], Callable[[int], float]]] = {
+  'dpo': _dpo,
+  'sft': _sft,
+  'forward': _forward,
+}
+"""Case -> (work) -> step."""
