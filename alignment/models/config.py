@@ -3,9 +3,47 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 from alignment.models.rotary import Rotary
+
+SIZES = (
+  'vocab_size',
+  'width',
+  'depth',
+  'num_heads',
+  'num_kv_heads',
+  'head_dim',
+  'mlp_width',
+  'head_chunk',
+)
+OPTIONAL_SIZES = ('context', 'window')
+POSITIVE = (
+  'norm_eps',
+  'query_scale',
+  'attention_softcap',
+  'logit_softcap',
+  'embedding_scale',
+)
+SWITCHES = (
+  'post_norms',
+  'qk_norm',
+  'parallel',
+  'gated',
+  'qkv_bias',
+  'output_bias',
+  'mlp_bias',
+  'tied_head',
+  'remat',
+  'scan_layers',
+)
+CHOICES = {
+  'norm': ('rms', 'layer'),
+  'activation': ('silu', 'gelu', 'gelu_tanh'),
+  'head': ('vocabulary', 'scalar', 'both'),
+  'matmul_dtype': ('float32', 'bfloat16'),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +63,7 @@ class TransformerConfig:
       table `[context, D]` is added to the embeddings.
     local_rotary: of windowed layers; None: `rotary`.
     context: ≥ 1, positions there are, or None for no limit; required where
-      they are learned.
+      they are learned. A token beyond it comes out as NaN.
     window: ≥ 1, how many positions back windowed layers see, their own
       counted; None: no layer is windowed.
     windowed: which of the layers are; None: all, where there is a window.
@@ -95,17 +133,20 @@ class TransformerConfig:
   head_chunk: int = 2**21
 
   def __post_init__(self):
-    for name in (
-      'vocab_size',
-      'width',
-      'depth',
-      'num_heads',
-      'num_kv_heads',
-      'mlp_width',
-      'head_chunk',
-    ):
-      size = getattr(self, name)
-      self._check(name, isinstance(size, int) and size >= 1, 'an integer ≥ 1')
+    for name in SIZES:
+      self._check(name, _is_size(getattr(self, name)), 'an integer ≥ 1')
+    for name in OPTIONAL_SIZES:
+      value = getattr(self, name)
+      self._check(name, value is None or _is_size(value), 'an integer ≥ 1')
+    for name, allowed in CHOICES.items():
+      self._check(name, getattr(self, name) in allowed, f'one of {allowed}')
+    for name in SWITCHES:
+      is_switch = isinstance(getattr(self, name), bool)
+      self._check(name, is_switch, 'True or False')
+    for name in POSITIVE:
+      value = getattr(self, name)
+      self._check(name, value is None or 0 < value < math.inf, '> 0')
+    self._check('norm_offset', math.isfinite(self.norm_offset), 'finite')
     self._check(
       'num_kv_heads',
       self.num_heads % self.num_kv_heads == 0,
@@ -114,23 +155,57 @@ class TransformerConfig:
     self._check(
       'head_dim', self.head_dim >= 2 and self.head_dim % 2 == 0, 'even and ≥ 2'
     )
-    self._check('norm_eps', self.norm_eps > 0, '> 0')
-    choices = {
-      'head': ('vocabulary', 'scalar', 'both'),
-      'matmul_dtype': ('float32', 'bfloat16'),
-    }
-    for name, allowed in choices.items():
-      self._check(name, getattr(self, name) in allowed, f'one of {allowed}')
     self._check(
       'tied_head',
       not self.tied_head or self.head != 'scalar',
       'False where there is no vocabulary head',
     )
+    self._check_positions()
+
+  def _check_positions(self):
+    self._check(
+      'context',
+      self.context is not None or self.rotary is not None,
+      'an integer ≥ 1 where positions are learned (rotary=None)',
+    )
+    for name in ('rotary', 'local_rotary'):
+      rotary = getattr(self, name)
+      turned = 2 if rotary is None else rotary.turned(self.head_dim)
+      self._check(
+        name,
+        turned >= 2 and turned % 2 == 0,
+        f'of a fraction that turns an even number of {self.head_dim} features',
+      )
+    self._check(
+      'local_rotary',
+      self.local_rotary is None or None not in (self.window, self.rotary),
+      'None where there is no window, or no rotary',
+    )
+    self._check(
+      'windowed',
+      self.windowed is None
+      or self.window is not None
+      and isinstance(self.windowed, tuple)
+      and len(self.windowed) == self.depth
+      and set(self.windowed) in ({True}, {True, False}),
+      f'None, or {self.depth} of True and False where there is a window',
+    )
+
+  @property
+  def windowed_layers(self) -> tuple[bool, ...]:
+    """Which layers are windowed, one entry for each."""
+    if self.windowed is not None:
+      return self.windowed
+    return (self.window is not None,) * self.depth
 
   def _check(self, name: str, holds: bool, wanted: str):
     if not holds:
       value = getattr(self, name)
       raise ValueError(f'{name} must be {wanted}, got {value!r}')
+
+
+def _is_size(value: object) -> bool:
+  return isinstance(value, int) and value is not True and value >= 1
 
 
 def plain_config(

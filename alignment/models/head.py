@@ -69,6 +69,11 @@ def named_statistics(names: tuple[str, ...]) -> Statistic:
   return statistic
 
 
+def capped(logits: Array, softcap: float | None) -> Array:
+  """softcap · tanh(logits / softcap); None leaves them as they are."""
+  return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
+
+
 def chunked_head(
   hidden: Array,
   weight: Array,
@@ -77,6 +82,7 @@ def chunked_head(
   *,
   chunk: int,
   matmul_dtype: str = 'float32',
+  softcap: float | None = None,
   other: tuple[Array, Array] | None = None,
 ) -> Any:
   """statistic(hidden · weightᵀ, other logits, target), a chunk at a time.
@@ -93,6 +99,7 @@ def chunked_head(
     chunk: ≥ 1, the most logits of one row at a time; at least one target is
       always taken.
     matmul_dtype: operands of the projection.
+    softcap: of the first model's logits, before the statistic.
     other: hidden states `[R, L, D']` and weight `[V, D']` of a second model.
 
   Returns:
@@ -102,6 +109,7 @@ def chunked_head(
   def score(piece):
     own_hidden, other_hidden, piece_target = piece
     logits = matmul(own_hidden, weight, matmul_dtype, transposed=True)
+    logits = capped(logits, softcap)
     other_logits = None
     if other is not None:
       other_logits = matmul(

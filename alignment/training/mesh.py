@@ -21,10 +21,16 @@ Rules = Sequence[tuple[str, PartitionSpec]]
 
 TENSOR_RULES: Rules = (
   (r'attention/qkv$', PartitionSpec('tensor', None, None)),
+  (r'attention/qkv_bias$', PartitionSpec('tensor', None, None)),
   (r'attention/output$', PartitionSpec('tensor', None, None, None)),
-  (r'mlp/gate_up$', PartitionSpec('tensor')),
+  (r'mlp/gate_up(_bias)?$', PartitionSpec('tensor')),
   (r'mlp/down$', PartitionSpec('tensor', None)),
   (r'(^|/)(embedding|head)$', PartitionSpec('tensor', None)),
+  (r'query/b$', PartitionSpec('tensor', None, None)),
+  (r'(key|value)/b$', PartitionSpec('tensor', None)),
+  (r'(gate|up)/b$', PartitionSpec('tensor')),
+  (r'output/a$', PartitionSpec('tensor', None, None, None)),
+  (r'down/a$', PartitionSpec('tensor', None)),
 )
 """Path pattern -> placement of the *last* dimensions, so that the same rule
 serves layers stacked on a first axis."""
@@ -194,16 +200,18 @@ def row_shards(mesh: Mesh) -> int:
   return mesh.shape['data'] * mesh.shape['fsdp']
 
 
-def place(tree: PyTree, shardings: PyTree) -> PyTree:
+def place(tree: PyTree, shardings: PyTree, *, copy: bool = True) -> PyTree:
   """Copies arrays that every process has whole to where they belong.
 
   Args:
     tree: arrays, equal on all processes.
     shardings: a prefix of the tree's structure.
+    copy: False leaves arrays that lie there already, and may share memory with
+      the rest: for what no step donates.
   """
 
   def put(sharding: NamedSharding, leaves: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: _put_whole(x, sharding), leaves)
+    return jax.tree.map(lambda x: _put_whole(x, sharding, copy), leaves)
 
   return jax.tree.map(
     put, shardings, tree, is_leaf=lambda x: isinstance(x, NamedSharding)
@@ -224,9 +232,11 @@ def place_batch(batch: Batch, mesh: Mesh) -> Batch:
   )
 
 
-def _put_whole(x: Array, sharding: NamedSharding) -> Array:
+def _put_whole(x: Array, sharding: NamedSharding, copy: bool) -> Array:
+  if not copy and getattr(x, 'sharding', None) == sharding:
+    return x
   if jax.process_count() == 1:
-    return jax.device_put(x, sharding, may_alias=False)
+    return jax.device_put(x, sharding, may_alias=not copy)
   host = np.asarray(x)
   return jax.make_array_from_callback(host.shape, sharding, lambda at: host[at])
 

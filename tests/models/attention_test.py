@@ -7,8 +7,6 @@ import numpy as np
 from alignment.models.attention import (
   Sight,
   attend,
-  rotary_angles,
-  rotate,
   sight,
   visibility,
 )
@@ -36,33 +34,6 @@ def test_visibility_is_the_path_to_the_root():
         )
         assert got[r, i, j] == wanted, (r, i, j)
   assert (batch.group == 0).any()
-
-
-def test_scores_depend_on_the_difference_of_positions():
-  query, key = _random(1, 2, 1, 1, 8), _random(1, 2, 1, 1, 8, seed=1)
-
-  def score(first, second):
-    angles = rotary_angles(jnp.array([[first, second]]), 8, 100.0)
-    q = rotate(query, *angles)[0, 0, 0, 0]
-    k = rotate(key, *angles)[0, 1, 0, 0]
-    return float(q @ k)
-
-  np.testing.assert_allclose(score(9, 4), score(105, 100), rtol=1e-4)
-  np.testing.assert_allclose(score(4, 9), score(0, 5), rtol=1e-4)
-  assert abs(score(9, 4) - score(4, 9)) > 1e-2
-  assert abs(score(9, 4) - score(9, 3)) > 1e-2
-
-
-def test_rotation_turns_complex_numbers():
-  positions = np.array([[0, 3, 50]])
-  features = np.asarray(_random(1, 3, 2, 2, 6), np.float64)
-  angles = rotary_angles(jnp.asarray(positions), 6, 10_000.0)
-  got = rotate(jnp.asarray(features, jnp.float32), *angles)
-  theta = 10_000.0 ** (-2 * np.arange(3) / 6)
-  turn = np.exp(1j * positions[..., None] * theta)[:, :, None, None]
-  turned = (features[..., :3] + 1j * features[..., 3:]) * turn
-  wanted = np.concatenate([turned.real, turned.imag], -1)
-  np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_grouped_heads_are_repeated_keys_and_values():

@@ -51,7 +51,7 @@ def hidden_states(params, tokens, config):
     x = x + _attention(normed, layer['attention'], config)
     normed = _norm(x, layer['mlp_norm']['scale'], config.norm_eps)
     x = x + _mlp(normed, layer['mlp'])
-  return _norm(x, params['final_norm'], config.norm_eps)
+  return _norm(x, params['final_norm']['scale'], config.norm_eps)
 
 
 def completion_statistics(params, prompt, completion, config):

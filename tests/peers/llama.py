@@ -97,7 +97,7 @@ def as_parameters(model, config: TransformerConfig, read=lambda weight: weight):
 
   tree = {
     'embedding': array(model.model.embed_tokens.weight),
-    'final_norm': array(model.model.norm.weight),
+    'final_norm': {'scale': array(model.model.norm.weight)},
     **{f'layer_{i}': layer(x) for i, x in enumerate(model.model.layers)},
   }
   if not config.tied_head:
