@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -53,6 +54,10 @@ class Family(NamedTuple):
     renames: regular expression and replacement, for `re.sub` on names found in
       a folder, of each other name that tensors go by ('wte.weight' of GPT-2
       folders is 'transformer.wte.weight'); names of the table stay.
+    defaults: field of `config.json` that `read` honours -> what an absent one
+      means.
+    fixed: field that `read` honours with some values alone -> those, first
+      what an absent one means.
   """
 
   architecture: str
@@ -62,3 +67,5 @@ class Family(NamedTuple):
   weights: Callable[[TransformerConfig], list[Weight]]
   ignored: tuple[str, ...] = ()
   renames: tuple[tuple[str, str], ...] = ()
+  defaults: Mapping[str, Any] = types.MappingProxyType({})
+  fixed: Mapping[str, tuple] = types.MappingProxyType({})
