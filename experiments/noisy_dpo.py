@@ -68,6 +68,7 @@ from alignment.training.mesh import make_mesh
 from alignment.training.preemption import preemption
 from experiments import common
 from experiments.common import field
+from experiments.common.policy import PolicyConfig
 from experiments.report import bakeoff as report
 from experiments.report import ballot, console
 from experiments.report import noise as noise_report
@@ -77,7 +78,7 @@ _own = functools.partial(common.own_help, settings.SETTINGS)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(common.MeshConfig):
+class Config(PolicyConfig):
   task: Literal['ballot'] = field(
     'ballot', 'Embedded task; used where --data is empty.'
   )
@@ -89,10 +90,11 @@ class Config(common.MeshConfig):
     'Real preferences: a .jsonl, .jsonl.gz or .parquet file, a folder of crowd '
     'votes, or tfds:name/config:split.',
   )
-  model: Literal['transformer', 'hashed'] = field(
+  model: str = field(
     'transformer',
-    'Policy: a small transformer trained from scratch, or (with --data) a '
-    'linear Bradley-Terry reward on hashed words.',
+    '`transformer`, a small one from scratch; with --data also `hashed`, a '
+    'linear Bradley-Terry reward on hashed words, or a Hugging Face folder, '
+    'whose weights are the start and whose tokenizer and template read.',
   )
   loss: tuple[str, ...] = field(
     ('dpo', 'cdpo', 'rdpo', 'ipo', 'forward', 'gce'),

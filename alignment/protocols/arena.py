@@ -13,8 +13,10 @@ import numpy as np
 from alignment.data import pipeline
 from alignment.data.layout import Group, fill_reference
 from alignment.data.records import Report, Vote
+from alignment.models.lora import PATHS, Lora, init_lora
 from alignment.models.model import Model
 from alignment.protocols import ledger
+from alignment.protocols.policies import Origin
 from alignment.training.writers import Writer, tagged_writer
 from alignment.types import Batch, PyTree
 
@@ -125,6 +127,8 @@ class Arena:
       own score of the test pairs, `[n_test]`, completion 0 minus 1.
     rules: name -> `[n_test]` agreement of predictors that read no words.
     reports: what was dropped or truncated between the data and the pairs.
+    origin: what is saved with a policy; None for one that is a mere reward.
+    lora: contestants train adapters of `start`; None: all parameters.
   """
 
   seed: int
@@ -138,6 +142,26 @@ class Arena:
   yardstick: Callable[[PyTree, np.ndarray], Measured]
   rules: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
   reports: Sequence[Report] = ()
+  origin: Origin | None = None
+  lora: Lora | None = None
+
+  def trained(self) -> PyTree:
+    """What a contestant trains, as it starts: params, or adapters."""
+    return trained(self.start, self.lora, self.seed)
+
+  def policy(self, trained: PyTree) -> PyTree:
+    """The model's params, made from what a contestant trained."""
+    if self.lora is None:
+      return trained
+    return PATHS[self.lora.path](self.start, trained, self.lora.scale)
+
+
+def trained(start: PyTree, lora: Lora | None, seed: int) -> PyTree:
+  """`start` itself, or adapters that do not change it yet."""
+  if lora is None:
+    return start
+  _, key = jax.random.split(jax.random.key(seed))
+  return init_lora(start, lora, key)
 
 
 def training_order(

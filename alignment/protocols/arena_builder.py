@@ -7,17 +7,31 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jax.sharding import Mesh
+
 from alignment.data.tokenizers import ByteTokenizer
 from alignment.models.build import build
 from alignment.models.config import TransformerConfig, plain_config
 from alignment.protocols.arena import Arena
 from alignment.protocols.ballot_arena import BallotSizes, ballot_arena
 from alignment.protocols.base_models import BaseModels
-from alignment.protocols.records_arena import RecordSizes, records_arenas
+from alignment.protocols.records_arena import (
+  Policy,
+  RecordSizes,
+  records_arenas,
+)
 from alignment.protocols.records_policies import byte_policy, hashed_policy
 from alignment.protocols.records_source import Source
 from alignment.tasks.ballot_grammar import VOCABULARY
 from alignment.training.mesh import make_mesh, row_shards
+
+_READING = (
+  'max_prompt_length',
+  'max_completion_length',
+  'sft_steps',
+  'sft_learning_rate',
+)
+_COMPUTING = ('matmul_dtype', 'remat')
 
 
 def arena_builder(
@@ -33,6 +47,7 @@ def arena_builder(
     base_models: text that says what params mean -> where starts are kept.
 
   Raises:
+    ModelError: a model folder that cannot be used.
     ValueError: sizes that no transformer can have, or a mesh that is not there.
   """
   if source:
@@ -57,23 +72,28 @@ def _ballot(
 def _records(
   given: Mapping[str, Any], source: Source
 ) -> Callable[..., list[Arena]]:
+  mesh = make_mesh(given['mesh']) if given['mesh'] else None
   if given['model'] == 'hashed':
     policies = [hashed_policy(given['max_completion_length'])]
   else:
-    own = byte_policy(
-      _transformer(given, ByteTokenizer.vocab_size),
-      max_prompt_length=given['max_prompt_length'],
-      max_completion_length=given['max_completion_length'],
-      sft_steps=given['sft_steps'],
-      sft_learning_rate=given['sft_learning_rate'],
-    )
-    policies = [own, hashed_policy()]
+    policies = [_text_policy(given, mesh), hashed_policy()]
   return functools.partial(
     records_arenas,
     policies=policies,
     records=source.records,
     sizes=_sizes(given, RecordSizes),
+    mesh=mesh,
   )
+
+
+def _text_policy(given: Mapping[str, Any], mesh: Mesh | None) -> Policy:
+  asked = {name: given[name] for name in _READING}
+  if given['model'] == 'transformer':
+    return byte_policy(_transformer(given, ByteTokenizer.vocab_size), **asked)
+  from alignment.protocols.folder_policies import folder_policy
+
+  computing = {name: given[name] for name in _COMPUTING}
+  return folder_policy(given['model'], mesh=mesh, **asked, **computing)
 
 
 def _sizes(given: Mapping[str, Any], kind: type) -> Any:
@@ -87,4 +107,5 @@ def _transformer(
   given: Mapping[str, Any], vocab_size: int
 ) -> TransformerConfig:
   sizes = {name: given[name] for name in ('width', 'depth', 'num_heads')}
-  return plain_config(vocab_size, **sizes)
+  computing = {name: given[name] for name in _COMPUTING}
+  return dataclasses.replace(plain_config(vocab_size, **sizes), **computing)

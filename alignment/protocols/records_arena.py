@@ -7,11 +7,13 @@ which is itself noisy.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from alignment.data import pipeline
 from alignment.data.records import DataError, Record
@@ -24,6 +26,7 @@ from alignment.protocols.arena import (
   agreement,
   training_order,
 )
+from alignment.protocols.policies import Origin
 from alignment.protocols.records_draw import Reading, draw_pairs, rules
 from alignment.protocols.supervised import fine_tune
 from alignment.roles.scoring import completion_logps
@@ -37,15 +40,18 @@ class Policy(NamedTuple):
   Attributes:
     model: over the vocabulary of the reading's tokenizer.
     reading: how it reads text.
-    sft_steps: of the supervised start on chosen completions; 0 starts from the
-      model's initialisation.
+    sft_steps: of the supervised start on chosen completions; 0 does without.
     sft_learning_rate: its peak rate.
+    params: where the supervised start begins; None initialises from the seed.
+    origin: what is saved with the policy; None for one that cannot be.
   """
 
   model: Model
   reading: Reading
   sft_steps: int = 0
   sft_learning_rate: float = 3e-3
+  params: PyTree | None = None
+  origin: Origin | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,6 +82,7 @@ def records_arenas(
   records: Sequence[Record],
   sizes: RecordSizes,
   *,
+  mesh: Mesh | None = None,
   writer: Writer | None = None,
   should_stop: Callable[[int], bool] = lambda step: False,
 ) -> list[Arena]:
@@ -86,6 +93,7 @@ def records_arenas(
     policies: each gets an arena of its own, on the very same pairs.
     records: preferences, or pairs with votes.
     sizes: see above.
+    mesh: of the supervised starts; None is one device.
     writer: of the supervised starts' metrics.
     should_stop: asked by their loops.
 
@@ -122,8 +130,9 @@ def records_arenas(
         policy,
         {name: read[place] for name, read in drawn.pairs.items()},
         sizes,
-        writer,
-        should_stop,
+        functools.partial(
+          fine_tune, mesh=mesh, writer=writer, should_stop=should_stop
+        ),
       ),
       rules=rules(drawn),
       reports=tuple(drawn.reports),
@@ -132,8 +141,8 @@ def records_arenas(
   ]
 
 
-def _arena(seed, policy, pairs, sizes, writer, should_stop) -> Arena:
-  params = _start(policy, pairs['train'], sizes, seed, writer, should_stop)
+def _arena(seed, policy, pairs, sizes, fine_tune) -> Arena:
+  params = _start(policy, pairs['train'], sizes, seed, fine_tune)
   scored = {
     name: _split(policy.model, params, part) for name, part in pairs.items()
   }
@@ -153,11 +162,14 @@ def _arena(seed, policy, pairs, sizes, writer, should_stop) -> Arena:
     ),
     floor=yardstick(params, -np.diff(scored['test'].reference)[:, 0]).summary,
     yardstick=yardstick,
+    origin=policy.origin,
   )
 
 
-def _start(policy, pairs, sizes, seed, writer, should_stop) -> PyTree:
+def _start(policy, pairs, sizes, seed, fine_tune) -> PyTree:
   if not policy.sft_steps:
+    if policy.params is not None:
+      return policy.params
     return policy.model.init(jax.random.key(seed))
   # The labels at hand: the start must not see better ones.
   first = pairs.first_is_better ^ pairs.observed_flip
@@ -174,8 +186,7 @@ def _start(policy, pairs, sizes, seed, writer, should_stop) -> PyTree:
     batch_size=sizes.batch_size,
     learning_rate=policy.sft_learning_rate,
     seed=seed,
-    writer=writer,
-    should_stop=should_stop,
+    start=policy.params,
   )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from alignment.data.tokenizer_files import byte_files
 from alignment.data.tokenizers import ByteTokenizer, HashedTokenizer
 from alignment.models.build import build
 from alignment.models.config import TransformerConfig
@@ -12,6 +13,7 @@ from alignment.protocols.arena import Arena
 from alignment.protocols.bakeoff import Grid
 from alignment.protocols.contestants import Contestant
 from alignment.protocols.labelling import Noise, noisy_labels
+from alignment.protocols.policies import Origin
 from alignment.protocols.records_arena import Policy
 from alignment.protocols.records_draw import Reading
 from alignment.protocols.rounds import Carrying, Job, train_jobs
@@ -39,7 +41,24 @@ def byte_policy(
     sft_steps, sft_learning_rate: of the supervised start.
   """
   reading = Reading(ByteTokenizer(), max_prompt_length, max_completion_length)
-  return Policy(build(sizes), reading, sft_steps, sft_learning_rate)
+  return Policy(
+    build(sizes),
+    reading,
+    sft_steps,
+    sft_learning_rate,
+    origin=byte_origin(sizes),
+  )
+
+
+def byte_origin(config: TransformerConfig) -> Origin:
+  """What a transformer on bytes is besides its parameters."""
+  ids = {n: getattr(ByteTokenizer, n) for n in ('bos_id', 'eos_id', 'pad_id')}
+  return Origin(
+    config,
+    ByteTokenizer.fingerprint,
+    byte_files(),
+    {name.replace('_id', '_token_id'): value for name, value in ids.items()},
+  )
 
 
 def hashed_policy(max_completion_length: int = HASHED_LENGTH) -> Policy:

@@ -6,6 +6,7 @@ take minutes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,9 +18,18 @@ from alignment.protocols.records_policies import HASHED_LENGTH
 
 BALLOT = 'the embedded task'
 TEXT = 'a transformer on --data'
+FOLDER = 'a model folder'
 WORDS = 'hashed words'
 
-_POLICY = {'sft_learning_rate': 3e-3, 'width': 32, 'depth': 2, 'num_heads': 2}
+TRANSFORMER = {'lora_rank': 0, 'matmul_dtype': 'float32', 'remat': False}
+"""What every transformer has, wherever it comes from."""
+_POLICY = {
+  'sft_learning_rate': 3e-3,
+  'width': 32,
+  'depth': 2,
+  'num_heads': 2,
+  **TRANSFORMER,
+}
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
   BALLOT: {
@@ -43,6 +53,18 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     'max_prompt_length': 48,
     'max_completion_length': 80,
   },
+  FOLDER: {
+    'num_pairs': 1000,
+    'num_validation': 250,
+    'num_test': 500,
+    'num_stops': 4,
+    'learning_rate': (1e-4, 1e-3),
+    'sft_steps': 0,
+    'sft_learning_rate': 1e-4,
+    **TRANSFORMER,
+    'max_prompt_length': 128,
+    'max_completion_length': 128,
+  },
   WORDS: {
     'num_pairs': 0,
     'num_validation': 2000,
@@ -58,6 +80,7 @@ _NO_REWARDS = ('margin', 'judge_margin', 'step_rewards', 'attack_score')
 LACKS = {
   BALLOT: ('annotator_id', 'has_trigger'),
   TEXT: (*_NO_REWARDS, 'has_trigger'),
+  FOLDER: (*_NO_REWARDS, 'has_trigger'),
   WORDS: (*_NO_REWARDS, 'has_trigger'),
 }
 """Where -> what noise models may read and its pairs do not have."""
@@ -67,13 +90,33 @@ def where(data: str, model: str) -> str:
   """The key of `SETTINGS`.
 
   Raises:
-    ValueError: a model that the embedded task cannot use.
+    ValueError: a model that the embedded task cannot use, or that is none.
   """
+  if not data and model != 'transformer':
+    raise ValueError(f'--model={model}: reads text, give --data')
+  if model not in ('transformer', 'hashed'):
+    check_folder(model)
+    return FOLDER
   if data:
     return WORDS if model == 'hashed' else TEXT
-  if model != 'transformer':
-    raise ValueError(f'--model={model}: reads text, give --data')
   return BALLOT
+
+
+def check_folder(model: str) -> None:
+  """Refuses a `--model` that is no Hugging Face folder, before it is read.
+
+  Raises:
+    ValueError: what is there instead, and the remedy.
+  """
+  if not os.path.isdir(model):
+    raise ValueError(
+      f'--model={model}: is neither a model that is known here nor a folder'
+    )
+  if not os.path.exists(os.path.join(model, 'config.json')):
+    raise ValueError(
+      f'--model={model}: has no config.json; make a Hugging Face folder of it: '
+      f'python -m experiments.convert --input={model} --output_dir=<folder>'
+    )
 
 
 def check(given: Mapping[str, Any], where: str) -> None:
@@ -107,6 +150,9 @@ def check(given: Mapping[str, Any], where: str) -> None:
   for lacks in LACKS[where]:
     if lacks in inputs(here['noise']):
       refuse('noise', f'reads the {lacks} of pairs, which {where} lacks')
+  for flag in ('lora_alpha', 'lora_path'):
+    if given[flag] is not None and not given['lora_rank']:
+      refuse(flag, 'only used where --lora_rank is at least 1')
   for flag in ('relabelled', 'relabels', 'anchors'):
     if given[flag] is not None and not given['estimate_flip_rate']:
       refuse(flag, 'only used where --estimate_flip_rate names an estimator')

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
+import optax
+from jax.sharding import Mesh
 
 from alignment.data import pipeline
 from alignment.data.layout import Group
@@ -14,11 +15,16 @@ from alignment.models.model import Model
 from alignment.roles.learner import sft_objective
 from alignment.training.checkpoints import Checkpoints
 from alignment.training.loop import train
-from alignment.training.mesh import jit_step
+from alignment.training.mesh import (
+  jit_step,
+  place,
+  row_shards,
+  state_shardings,
+)
 from alignment.training.optimizer import make_optimizer, set_learning_rate
 from alignment.training.step import init_state, make_step
 from alignment.training.writers import Writer
-from alignment.types import Frozen, PyTree
+from alignment.types import Frozen, PyTree, Step
 
 
 def fine_tune(
@@ -29,6 +35,8 @@ def fine_tune(
   batch_size: int,
   learning_rate: float,
   seed: int,
+  start: PyTree | None = None,
+  mesh: Mesh | None = None,
   packing: str = 'packed',
   writer: Writer | None = None,
   log_interval: int = 50,
@@ -36,7 +44,7 @@ def fine_tune(
   save_interval: int = 0,
   should_stop: Callable[[int], bool] = lambda step: False,
 ) -> PyTree:
-  """Maximises the likelihood of the groups' completions from a fresh start.
+  """Maximises the likelihood of the groups' completions.
 
   Args:
     model: the policy.
@@ -46,6 +54,8 @@ def fine_tune(
     learning_rate: the peak; it warms up over a tenth of the steps and falls to
       a tenth along a cosine.
     seed: of the initialisation and the order.
+    start: params to continue from, left as they are; None initialises.
+    mesh: of the devices; None is one device.
     packing: key of PACKINGS.
     writer: of the metrics, every `log_interval` steps.
     log_interval: steps.
@@ -56,12 +66,14 @@ def fine_tune(
   Returns:
     The parameters.
   """
-  optimizer, step = _compiled_step(model, steps)
+  optimizer, step = _compiled_step(model, steps, mesh)
   key = jax.random.key(seed)
-  state = init_state(model.init(key), optimizer)
+  state = init_state(model.init(key) if start is None else start, optimizer)
   state = state.replace(
     opt_state=set_learning_rate(state.opt_state, learning_rate)
   )
+  if mesh is not None:
+    state = place(state, state_shardings(state, mesh))
 
   def batches(start_step: int):
     return pipeline.batches(
@@ -70,6 +82,7 @@ def fine_tune(
       seed=seed,
       packing=packing,
       start_step=start_step,
+      row_multiple=row_shards(mesh) if mesh else 1,
     )
 
   state = train(
@@ -89,11 +102,19 @@ def fine_tune(
 
 
 @functools.cache
-def _compiled_step(model: Model, steps: int) -> tuple[Any, Any]:
+def _compiled_step(
+  model: Model, steps: int, mesh: Mesh | None
+) -> tuple[optax.GradientTransformation, Step]:
   optimizer = make_optimizer(
     schedule='cosine',
     warmup_steps=steps // 10,
     num_steps=steps,
     final_fraction=0.1,
   )
-  return optimizer, jit_step(make_step(sft_objective(model), optimizer))
+  step = make_step(sft_objective(model), optimizer)
+  if mesh is None:
+    return optimizer, jit_step(step)
+  shapes = jax.eval_shape(
+    lambda: init_state(model.init(jax.random.key(0)), optimizer)
+  )
+  return optimizer, jit_step(step, mesh, state_shardings(shapes, mesh))

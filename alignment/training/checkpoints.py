@@ -173,6 +173,29 @@ class Checkpoints:
       )
     return None
 
+  def metadata(self) -> dict[str, Any] | None:
+    """What was said beside the newest checkpoint whose record can be read.
+
+    For a reader that learns from it what to restore.
+
+    Returns:
+      The metadata given to `save`, or None where nothing was ever saved.
+
+    Raises:
+      CheckpointError: there are checkpoints and no record can be read.
+    """
+    self.wait()
+    reason = None
+    for step in reversed(self.steps()):
+      try:
+        with _TURN:
+          return self._read_record(step)['metadata']
+      except Exception as error:  # Orbax raises whatever its layers raise.
+        reason = f'step {step}: {type(error).__name__}: {_first_line(error)}'
+    if reason:
+      raise CheckpointError(f'{self.directory}: no record is whole ({reason})')
+    return None
+
   def wait(self) -> None:
     """Blocks until the last save is on disk.
 

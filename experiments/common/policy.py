@@ -10,14 +10,8 @@ from experiments.common import MeshConfig, field
 
 @dataclasses.dataclass(frozen=True)
 class PolicyConfig(MeshConfig):
-  """What is trained, how much of it, and in what precision."""
+  """How much of a transformer is trained, and how it is computed."""
 
-  model: str = field(
-    'transformer',
-    'Policy: `transformer`, a small one trained from scratch; or the path of a '
-    'Hugging Face folder, whose tokenizer, chat template and weights are used '
-    '(with --data).',
-  )
   lora_rank: int | None = field(
     None,
     'Rank of the adapters that are trained in place of the weights, which then '

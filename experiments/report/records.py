@@ -36,7 +36,7 @@ def facts(
     arenas: one per seed.
     cells: of all contestants, of the gap and of the hashed reference.
     flip_rates: injected.
-    model: `transformer` or `hashed`.
+    model: `transformer`, `hashed`, or a model folder.
     baseline: the contestant others are compared with.
   """
   return [
@@ -137,7 +137,8 @@ def _what_was_learned(
   rows = select(cells, role='contestant', flip_rate=rate, name=baseline)
   correct = np.concatenate([c['selected']['correct'] for c in rows])
   groups = np.concatenate([a.test.pairs.cluster for a in arenas])
-  name = 'byte model' if model == 'transformer' else 'hashed model'
+  names = {'transformer': 'byte model', 'hashed': 'hashed model'}
+  name = names.get(model, f'model of {model}')
   judged = (
     f'{baseline} at flip rate {rate:g}, {len(correct)} held-out pairs in '
     f'{len(set(groups))} clusters'
