@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import re
 import zlib
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 WORD = re.compile(r'\w+|[^\w\s]')
+
+
+class Parts(NamedTuple):
+  """A text as ids, cut in two.
+
+  Attributes:
+    prompt: `[P]` int32, the tokens that end where the prompt ends or before.
+    completion: `[C]` int32, the rest, without an EOS that the text has not.
+    straddling: what the first token of `completion` says where it begins before
+      the end of the prompt; '' where the cut is at the end of the prompt.
+  """
+
+  prompt: np.ndarray
+  completion: np.ndarray
+  straddling: str = ''
 
 
 class Tokenizer(Protocol):
@@ -18,6 +33,7 @@ class Tokenizer(Protocol):
     vocab_size: ids lie in [0, vocab_size).
     bos_id: stands where there is no prompt.
     eos_id: ends a completion; None where completions are not sequences.
+    end_ids: a completion that ends with one of these gets no other end.
     pad_id: fills; masks never come from it.
     fingerprint: equal where and only where all ids are equal; part of the key
       of everything that is cached.
@@ -26,19 +42,18 @@ class Tokenizer(Protocol):
   vocab_size: int
   bos_id: int
   eos_id: int | None
+  end_ids: tuple[int, ...]
   pad_id: int
   fingerprint: str
 
   def encode(self, text: str) -> np.ndarray:
     """`[T]` int32 ids of the text, no special ones."""
 
-  def encode_parts(
-    self, prompt: str, completion: str
-  ) -> tuple[np.ndarray, np.ndarray]:
+  def encode_parts(self, prompt: str, completion: str) -> Parts:
     """Ids of `prompt + completion` as one text, cut where the prompt ends.
 
-    The prompt's ids must not depend on the completion: one that merges tokens
-    across the boundary has to cut them there or raise.
+    A token that begins in the prompt and ends in the completion belongs to the
+    completion. The prompt with nothing after it is `encode_parts(prompt, '')`.
     """
 
   def decode(self, ids: np.ndarray) -> str:
@@ -51,6 +66,7 @@ class ByteTokenizer:
   vocab_size = 259
   bos_id = 256
   eos_id = 257
+  end_ids = (257,)
   pad_id = 258
   fingerprint = 'bytes-259'
 
@@ -58,11 +74,9 @@ class ByteTokenizer:
     """`[T]` int32, one id per UTF-8 byte."""
     return np.frombuffer(text.encode('utf-8'), np.uint8).astype(np.int32)
 
-  def encode_parts(
-    self, prompt: str, completion: str
-  ) -> tuple[np.ndarray, np.ndarray]:
+  def encode_parts(self, prompt: str, completion: str) -> Parts:
     """Bytes never merge, so the parts are the whole."""
-    return self.encode(prompt), self.encode(completion)
+    return Parts(self.encode(prompt), self.encode(completion))
 
   def decode(self, ids: np.ndarray) -> str:
     """The text; a character cut in two by truncation reads as U+FFFD."""
@@ -87,6 +101,7 @@ class HashedTokenizer:
   """
 
   eos_id = None
+  end_ids = ()
   bos_id = 0
   pad_id = 0
 
@@ -108,12 +123,27 @@ class HashedTokenizer:
     ]
     return np.asarray(list(dict.fromkeys(ids)) or [0], np.int32)
 
-  def encode_parts(
-    self, prompt: str, completion: str
-  ) -> tuple[np.ndarray, np.ndarray]:
+  def encode_parts(self, prompt: str, completion: str) -> Parts:
     """No ids for the prompt, the bag of the completion."""
-    return np.zeros(0, np.int32), self.encode(completion)
+    return Parts(np.zeros(0, np.int32), self.encode(completion))
 
   def decode(self, ids: np.ndarray) -> str:
     """The ids as numbers: hashing cannot be undone."""
     return ' '.join(f'#{i}' for i in np.asarray(ids) if i)
+
+
+def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
+  """Refuses a tokenizer that a model has too few embeddings for.
+
+  Args:
+    tokenizer: text to ids.
+    vocab_size: of the model.
+
+  Raises:
+    ValueError: an id that no row of the embedding belongs to.
+  """
+  if tokenizer.vocab_size > vocab_size:
+    raise ValueError(
+      f'vocab_size={vocab_size} must be ≥ {tokenizer.vocab_size}, the ids of '
+      f'the tokenizer'
+    )

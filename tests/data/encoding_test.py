@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from alignment.data.encoding import encode
 from alignment.data.records import DataError, Preference, Unpaired
-from alignment.data.tokenizers import ByteTokenizer, HashedTokenizer
+from alignment.data.tokenizers import ByteTokenizer, HashedTokenizer, Parts
 
 TEXT = st.text(st.characters(exclude_categories=['Cs']), max_size=12)
 SOME = TEXT.filter(str.strip)
@@ -122,17 +122,69 @@ def test_bags_have_no_prompt_and_no_end():
 
 
 class MergingTokenizer(ByteTokenizer):
-  """Merges 'a' + 'b' across the boundary."""
+  """'ab' is one token, of id 0, wherever it stands."""
+
+  def encode(self, text):
+    return super().encode(text.replace('ab', '\0'))
 
   def encode_parts(self, prompt, completion):
     if prompt.endswith('a') and completion.startswith('b'):
-      prompt = prompt[:-1]
+      prompt, completion = self.encode(prompt[:-1]), 'a' + completion
+      return Parts(prompt, self.encode(completion), 'ab')
     return super().encode_parts(prompt, completion)
 
 
-def test_a_moving_boundary_is_an_error_not_a_warning():
-  with pytest.raises(DataError, match="field 'prompt'.*differently"):
-    encode([pair('Qa', 'bc', 'cb')], MergingTokenizer())
+def test_a_token_across_the_boundary_belongs_to_the_completions():
+  tokenizer = MergingTokenizer()
+  (group, other), report = encode(
+    [pair('Qa', 'bc', 'cb'), pair('Qa', 'c', 'd', index=9)], tokenizer
+  )
+  joint = [tokenizer.encode('Qabc'), tokenizer.encode('Qacb')]
+  assert bytes(group.prompt.tolist()) == b'Q'
+  for completion, whole in zip(group.completions, joint, strict=True):
+    found = np.concatenate([group.prompt, completion])
+    np.testing.assert_array_equal(found, [*whole, tokenizer.eos_id])
+  assert bytes(other.prompt.tolist()) == b'Qa'
+  reason = 'prompt cut before a token across its end'
+  assert report.reasons == {reason: [4]}
+
+
+def test_a_token_across_the_boundary_is_an_error_where_asked():
+  records = [pair('Qa', 'bc', 'cb')]
+  with pytest.raises(DataError) as caught:
+    encode(records, MergingTokenizer(), straddle='error')
+  said = "field 'prompt': the token 'ab' lies across the boundary 'Qa' | 'bc'."
+  assert said in str(caught.value)
+  encode([pair('Q', 'a', 'b')], MergingTokenizer(), straddle='error')
+
+
+class MarkedTokenizer(ByteTokenizer):
+  """Prompts begin with BOS; '$' is EOS and '%' another end."""
+
+  end_ids = (ord('%'), 257)
+
+  def encode_parts(self, prompt, completion):
+    head, tail = self.encode(prompt), self.encode(completion)
+    tail = np.where(tail == ord('$'), self.eos_id, tail)
+    return Parts(np.append(np.int32(self.bos_id), head), tail)
+
+
+def test_bos_outlives_truncation_and_an_end_is_not_doubled():
+  record = pair('Question', 'r$', 'w%')
+  (group,), report = encode([record], MarkedTokenizer(), max_prompt_length=4)
+  assert group.prompt.tolist() == [256, *b'ion']
+  assert group.completions[0].tolist() == [ord('r'), 257]
+  assert group.completions[1].tolist() == [*b'w%']
+  assert list(report.reasons) == ['truncated, prompt (end kept)']
+  (group,), _ = encode([record], MarkedTokenizer(), max_prompt_length=1)
+  assert group.prompt.tolist() == [256]
+
+
+def test_an_end_inside_a_completion_is_counted():
+  record = pair('Q', 'r$more', 'w')
+  (group,), report = encode([record], MarkedTokenizer())
+  assert group.completions[0].tolist() == [ord('r'), 257, *b'more', 257]
+  assert report.reasons == {'end of text inside, chosen': [4]}
 
 
 @pytest.mark.parametrize(
@@ -141,6 +193,7 @@ def test_a_moving_boundary_is_an_error_not_a_warning():
     ({'max_prompt_length': 0}, 'max_prompt_length: 0 must be ≥ 1'),
     ({'max_completion_length': -3}, 'max_completion_length: -3 must be ≥ 1'),
     ({'overlong_prompt': 'cut'}, "overlong_prompt: 'cut' must be one of"),
+    ({'straddle': 'drop'}, "straddle: 'drop' must be one of"),
   ],
 )
 def test_options_out_of_range(options, message):

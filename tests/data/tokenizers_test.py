@@ -8,7 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignment.data.tokenizers import ByteTokenizer, HashedTokenizer
+from alignment.data.tokenizers import (
+  ByteTokenizer,
+  HashedTokenizer,
+  check_vocabulary,
+)
 
 TEXT = st.text(st.characters(exclude_categories=['Cs']), max_size=40)
 
@@ -20,7 +24,8 @@ def test_bytes_come_back_and_parts_are_the_whole(prompt, completion):
   ids = tokenizer.encode(prompt + completion)
   assert ids.dtype == np.int32
   parts = tokenizer.encode_parts(prompt, completion)
-  np.testing.assert_array_equal(np.concatenate(parts), ids)
+  np.testing.assert_array_equal(np.concatenate(parts[:2]), ids)
+  assert not parts.straddling
   assert tokenizer.decode(ids) == prompt + completion
   special = {tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id}
   assert len(special) == 3 and max(special) < tokenizer.vocab_size
@@ -53,7 +58,7 @@ def test_a_bag_holds_unigrams_then_bigrams_once():
   # A bigram is no word: not even the same letters without the space.
   assert tokenizer.encode('gooddog')[0] not in both
   np.testing.assert_array_equal(tokenizer.encode(' \n'), [0])
-  prompt, bag = tokenizer.encode_parts('good', 'dog')
+  prompt, bag, _ = tokenizer.encode_parts('good', 'dog')
   assert len(prompt) == 0 and bag.tolist() == two.tolist()
 
 
@@ -82,3 +87,9 @@ def test_fingerprints_differ_where_ids_do():
   assert len(prints) == 3
   with pytest.raises(ValueError, match='num_buckets: 1 must be ≥ 2'):
     HashedTokenizer(1)
+
+
+def test_a_model_has_an_embedding_for_every_id():
+  check_vocabulary(ByteTokenizer(), 259)
+  with pytest.raises(ValueError, match='vocab_size=258 must be ≥ 259'):
+    check_vocabulary(ByteTokenizer(), 258)
