@@ -6,24 +6,16 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from alignment.models.config import TransformerConfig
+from alignment.models.huggingface.config_json import RUNTIME
 from alignment.models.huggingface.families import FAMILIES
 from alignment.models.huggingface.family import Family, ModelError
 from alignment.models.huggingface.folder_files import read_json
 
-RUNTIME = ('head', 'matmul_dtype', 'remat', 'scan_layers', 'head_chunk')
-"""Fields of `TransformerConfig` that a folder does not describe."""
-
 TOKEN_IDS = ('bos_token_id', 'eos_token_id', 'pad_token_id')
-
-MAX_SIZE = 2**31 - 1
-"""Of any integer in `config.json`; tokens and positions are int32."""
-
-MAX_DEPTH = 10_000
-_DEPTHS = ('num_hidden_layers', 'n_layer', 'num_layers', 'n_layers')
 
 _REFUSED = {
   'auto_map': (
@@ -69,8 +61,8 @@ def read_description(folder: os.PathLike | str, **overrides) -> Description:
 
   Raises:
     ModelError: no folder, no `config.json` or a broken one, code or
-      quantisation in it, an unknown architecture, absurd sizes, a field that
-      the family cannot honour.
+      quantisation in it, an unknown architecture, a field that the family
+      cannot honour.
     ValueError: an override that is none.
   """
   for name in overrides:
@@ -86,9 +78,11 @@ def read_description(folder: os.PathLike | str, **overrides) -> Description:
   for field, (problem, remedy) in _REFUSED.items():
     if settings.get(field):
       raise ModelError(place, f'{field} {problem}', remedy)
-  _check_sizes(settings, place)
   family, is_classifier = _family(settings, place)
-  config = _config(family, settings, place)
+  try:
+    config = family.read(settings)
+  except ModelError as error:  # it does not know where the settings are from
+    raise ModelError(place, error.problem, error.remedy) from error
   if is_classifier:
     overrides = {'head': 'scalar', **overrides}
   if overrides.get('head') == 'scalar':
@@ -103,22 +97,6 @@ def classifier(family: Family) -> str:
   # The one whose language model is named as the multimodal model is.
   stem = {'Gemma3': 'Gemma3Text'}.get(stem, stem)
   return stem + _CLASSIFIER
-
-
-def _config(
-  family: Family, settings: Mapping[str, Any], place: str
-) -> TransformerConfig:
-  remedy = 'Correct config.json, or download it again'
-  try:
-    return family.read(settings)
-  except ModelError:
-    raise
-  except ValueError as error:
-    raise ModelError(place, str(error), remedy) from error
-  except (TypeError, KeyError, AttributeError, ArithmeticError) as error:
-    raise ModelError(
-      place, f'a field is missing or of a wrong type ({error!r})', remedy
-    ) from error
 
 
 def _family(settings: Mapping[str, Any], place: str) -> tuple[Family, bool]:
@@ -145,31 +123,6 @@ def _family(settings: Mapping[str, Any], place: str) -> tuple[Family, bool]:
     f'architecture {architecture!r:.80} is not known',
     f'Known are {", ".join(FAMILIES)}, and sequence classifiers of their types',
   )
-
-
-def _check_sizes(settings: Mapping[str, Any], place: str) -> None:
-  for name, value in _integers(settings):
-    if abs(value) > MAX_SIZE:
-      raise ModelError(
-        place, f'{name} is {value!r:.40}', f'No size is above {MAX_SIZE}'
-      )
-    if name in _DEPTHS and not 1 <= value <= MAX_DEPTH:
-      raise ModelError(
-        place, f'{name} is {value}', f'Layers are 1 to {MAX_DEPTH}'
-      )
-
-
-def _integers(settings: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-  """(name of the field, value) of every integer, however deep."""
-  waiting = list(settings.items())
-  while waiting:
-    name, value = waiting.pop()
-    if isinstance(value, dict):
-      waiting.extend(value.items())
-    elif isinstance(value, list):
-      waiting.extend((name, inner) for inner in value)
-    elif isinstance(value, int):
-      yield name, value
 
 
 def _token_ids(

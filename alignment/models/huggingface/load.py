@@ -101,7 +101,7 @@ def load_model(
     dtype: in which matrices are kept; bfloat16 for parameters that are not
       trained.
     **overrides: fields of `TransformerConfig` that leave what the folder
-      describes alone (`description.RUNTIME`). `head='scalar'` or 'both' asks
+      describes alone (`config_json.RUNTIME`). `head='scalar'` or 'both' asks
       for a reward head: `score.weight` `[1, D]` of the folder, else zeros.
 
   Raises:

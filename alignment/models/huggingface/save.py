@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import itertools
 import json
@@ -222,13 +223,14 @@ def _settings(
       raise ValueError(f'token_ids={key} must be among {TOKEN_IDS}')
   architecture = family.architecture
   labels = {}
+  described = family.write(dataclasses.replace(config, head='vocabulary'))
   if config.head == 'scalar':
     architecture = classifier(family)
     labels = {'id2label': {'0': 'reward'}, 'label2id': {'reward': 0}}
   return {
     'architectures': [architecture],
     'model_type': family.model_type,
-    **family.write(config),
+    **described,
     **labels,
     **token_ids,
     'dtype': dtype,  # of transformers 5; 4 reads the next

@@ -49,7 +49,9 @@ def abstract_params(config: TransformerConfig) -> PyTree:
   one = dataclasses.replace(
     config,
     depth=1,
-    windowed=config.windowed and config.windowed[:1],
+    window=None,
+    windowed=None,
+    local_rotary=None,
     scan_layers=False,
   )
   shapes = jax.eval_shape(transformer(one).init, jax.random.key(0))
