@@ -9,6 +9,7 @@ Clean labels are only ever used to report.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator
@@ -24,15 +25,21 @@ from alignment.data.layout import relabel
 from alignment.data.pipeline import rows_with
 from alignment.losses.preference import reads
 from alignment.metrics.preference import accuracy, best_temperature_nll
+from alignment.models.lora import Lora, assembler
 from alignment.models.model import Model
-from alignment.protocols.arena import Arena, Measured, Split
+from alignment.protocols.arena import Arena, Measured, Split, trained
 from alignment.protocols.contestants import Contestant, value_at_zero
 from alignment.protocols.progress import ROLES, CellCheckpoints, Progress, Stop
 from alignment.roles.learner import preference_objective
 from alignment.roles.scoring import completion_logps, preference_margin
 from alignment.training import writers
 from alignment.training.loop import train
-from alignment.training.mesh import jit_step, place, state_shardings
+from alignment.training.mesh import (
+  jit_step,
+  param_shardings,
+  place,
+  state_shardings,
+)
 from alignment.training.optimizer import make_optimizer, set_learning_rate
 from alignment.training.step import init_state, make_step
 from alignment.types import Batch, Frozen, PyTree, Step, TrainState
@@ -111,7 +118,8 @@ def tune(
     labels: of the training and validation pairs.
     grid: the tuning budget.
     with_oracle: measure the point that clean labels would have selected, too.
-    keep: called with the point selected and its policy.
+    keep: called with the point selected and what was trained to it (adapters
+      where the arena has them).
     mesh: of the devices; None is one device.
     checkpoints: where the cell is kept and resumed from; None keeps nothing.
     save_interval: in steps; 0 saves only when asked to stop.
@@ -119,10 +127,10 @@ def tune(
     log_interval: steps; 0 writes none.
     should_stop: asked after every step; True raises `Preempted`.
   """
-  step = compiled_step(arena.model, contestant.loss, contestant.aggregate, mesh)
+  arena, step = _on(mesh, arena), _step(contestant, arena, mesh)
   order = labelled_order(contestant, arena, labels)
   scores = _scorer(contestant, arena, labels)
-  fresh = functools.partial(fresh_state, arena.start, mesh=mesh)
+  fresh = functools.partial(fresh_state, arena.trained(), mesh=mesh)
   progress = checkpoints and checkpoints.resume(fresh(grid.learning_rates[0]))
   progress = progress or Progress(0, fresh(grid.learning_rates[0]), [], {})
   curve, kept = progress.curve, progress.kept
@@ -143,7 +151,7 @@ def tune(
     train(
       step,
       progress.state,
-      _frozen(contestant),
+      _frozen(contestant, arena),
       lambda start: order[start:],
       num_steps=grid.stops[-1],
       key=jax.random.key(arena.seed),
@@ -209,15 +217,14 @@ def opening_loss(
   Raises:
     ValueError: the two differ by more than 1e-5 relative.
   """
-  step = compiled_step(arena.model, contestant.loss, contestant.aggregate, mesh)
+  arena, step = _on(mesh, arena), _step(contestant, arena, mesh)
   batch = relabel(
     arena.order[0],
     label_smoothing=np.full(len(arena.train.pairs), contestant.assumed or 0.0),
   )
-  state = fresh_state(arena.start, 1e-3, mesh)
-  _, metrics = step(
-    state, _frozen(contestant), batch, jax.random.key(arena.seed)
-  )
+  state = fresh_state(arena.trained(), 1e-3, mesh)
+  frozen = _frozen(contestant, arena)
+  _, metrics = step(state, frozen, batch, jax.random.key(arena.seed))
   measured = float(metrics['loss'].mean())
   exact = value_at_zero(contestant)
   close = math.isclose(measured, exact, rel_tol=1e-5, abs_tol=1e-8)
@@ -229,19 +236,44 @@ def opening_loss(
   return measured, exact
 
 
+def _on(mesh: Mesh | None, arena: Arena) -> Arena:
+  """The arena with a base that adapters can be trained on where they lie."""
+  if mesh is None or arena.lora is None:
+    return arena
+  start = place(arena.start, param_shardings(arena.start, mesh), copy=False)
+  return dataclasses.replace(arena, start=start)
+
+
+def _step(contestant: Contestant, arena: Arena, mesh: Mesh | None) -> Step:
+  return compiled_step(
+    arena.model, contestant.loss, contestant.aggregate, mesh, arena.lora
+  )
+
+
 @functools.cache
 def compiled_step(
-  model: Model, loss: str, aggregate: str, mesh: Mesh | None = None
+  model: Model,
+  loss: str,
+  aggregate: str,
+  mesh: Mesh | None = None,
+  lora: Lora | None = None,
 ) -> Step:
-  """One compiled step per loss: rates, β and assumed flip rates are traced."""
+  """One compiled step per loss: rates, β and assumed flip rates are traced.
+
+  With `lora`, it trains adapters on `frozen.models['base']`.
+  """
   objective = preference_objective(model, loss, aggregate=aggregate)
-  step = make_step(objective, _optimizer())
+  assemble = lora and assembler(lora)
+  step = make_step(objective, _optimizer(), assemble=assemble)
   if mesh is None:
     return jit_step(step)
-  shapes = jax.eval_shape(
-    lambda: init_state(model.init(jax.random.key(0)), _optimizer())
-  )
-  return jit_step(step, mesh, state_shardings(shapes, mesh))
+
+  def fresh() -> TrainState:
+    start = model.init(jax.random.key(0))
+    return init_state(trained(start, lora, 0), _optimizer())
+
+  shardings = state_shardings(jax.eval_shape(fresh), mesh)
+  return jit_step(step, mesh, shardings)
 
 
 def labelled_order(
@@ -281,12 +313,13 @@ def _margins(contestant, split, logps) -> np.ndarray:
 def _scorer(
   contestant: Contestant, arena: Arena, labels: Labels
 ) -> Callable[[PyTree], tuple[float, float, float]]:
-  """params -> noisy_nll, clean_accuracy and fitted of a `Stop`."""
+  """What was trained -> noisy_nll, clean_accuracy and fitted of a `Stop`."""
   sign = np.where(arena.validation.pairs.first_is_better, 1.0, -1.0)
   noisy_sign = np.where(labels.validation_flipped, -sign, sign)
   fit = _fit(contestant, arena, labels)
 
-  def scores(params: PyTree) -> tuple[float, float, float]:
+  def scores(trained: PyTree) -> tuple[float, float, float]:
+    params = arena.policy(trained)
     margin = margins(contestant, arena, arena.validation, params)
     return (
       float(
@@ -336,12 +369,15 @@ def _better(stop: Stop, kept: dict, grid: Grid) -> Iterator[str]:
     yield 'fixed'
 
 
-def _measure(contestant: Contestant, arena: Arena, params: PyTree) -> Measured:
+def _measure(contestant: Contestant, arena: Arena, trained: PyTree) -> Measured:
+  params = arena.policy(trained)
   return arena.yardstick(params, margins(contestant, arena, arena.test, params))
 
 
-def _frozen(contestant: Contestant) -> Frozen:
-  return Frozen(hyper={k: jnp.float32(v) for k, v in contestant.hyper})
+def _frozen(contestant: Contestant, arena: Arena) -> Frozen:
+  models = {} if arena.lora is None else {'base': arena.start}
+  hyper = {k: jnp.float32(v) for k, v in contestant.hyper}
+  return Frozen(models=models, hyper=hyper)
 
 
 @functools.cache
@@ -354,10 +390,10 @@ def _optimizer() -> optax.GradientTransformation:
 
 
 def fresh_state(
-  params: PyTree, learning_rate: float, mesh: Mesh | None = None
+  trained: PyTree, learning_rate: float, mesh: Mesh | None = None
 ) -> TrainState:
   """The state that `compiled_step` starts from, at a constant rate."""
-  state = init_state(params, _optimizer())
+  state = init_state(trained, _optimizer())
   state = state.replace(
     opt_state=set_learning_rate(state.opt_state, learning_rate)
   )
