@@ -15,6 +15,7 @@ from alignment.models.config import TransformerConfig, plain_config
 from alignment.protocols.arena import Arena
 from alignment.protocols.ballot_arena import BallotSizes, ballot_arena
 from alignment.protocols.base_models import BaseModels
+from alignment.protocols.folder_policies import folder_policy
 from alignment.protocols.records_arena import (
   Policy,
   RecordSizes,
@@ -90,8 +91,6 @@ def _text_policy(given: Mapping[str, Any], mesh: Mesh | None) -> Policy:
   asked = {name: given[name] for name in _READING}
   if given['model'] == 'transformer':
     return byte_policy(_transformer(given, ByteTokenizer.vocab_size), **asked)
-  from alignment.protocols.folder_policies import folder_policy
-
   computing = {name: given[name] for name in _COMPUTING}
   return folder_policy(given['model'], mesh=mesh, **asked, **computing)
 

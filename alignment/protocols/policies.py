@@ -12,6 +12,7 @@ import jax
 
 from alignment.models.config import TransformerConfig
 from alignment.models.huggingface.card import Provenance
+from alignment.models.huggingface.config_json import RUNTIME
 from alignment.models.huggingface.families import FAMILIES
 from alignment.models.huggingface.save import save_model
 from alignment.models.huggingface.table import abstract_params
@@ -23,9 +24,7 @@ from alignment.types import PyTree
 
 TOKENIZER = 'tokenizer'
 """Where a checkpoint's folder keeps the files of its tokenizer."""
-_RUNTIME = ('matmul_dtype', 'remat', 'scan_layers', 'head_chunk')
-"""Fields of a config that say how it is computed, not what."""
-_SAID = ('tokenizer', 'token_ids', 'architecture', 'folder')
+_SAID = ('token_ids', 'architecture', 'folder')
 """Fields of an `Origin` that are written as they are."""
 SCRATCH = 'LlamaForCausalLM'
 """The family of models that are trained from scratch here."""
@@ -36,15 +35,13 @@ class Origin(NamedTuple):
 
   Attributes:
     config: of its transformer.
-    tokenizer: fingerprint of what it reads by.
-    files: name -> content, by which others build that tokenizer.
+    files: name -> content, of the tokenizer it reads by.
     token_ids: `bos_token_id`, `eos_token_id`, `pad_token_id`, those it has.
     architecture: key of FAMILIES that folders of it are written as.
     folder: where it was read from; '' where it was trained from scratch.
   """
 
   config: TransformerConfig
-  tokenizer: str
   files: Mapping[str, bytes]
   token_ids: Mapping[str, Any]
   architecture: str = SCRATCH
@@ -171,7 +168,7 @@ def unstacked(params: PyTree) -> PyTree:
 def _plain(config: TransformerConfig) -> dict[str, Any]:
   """A config as JSON values, without how it is computed."""
   values = dataclasses.asdict(config)
-  return {name: v for name, v in values.items() if name not in _RUNTIME}
+  return {name: v for name, v in values.items() if name not in RUNTIME}
 
 
 def _config(said: Mapping[str, Any], place: str) -> TransformerConfig:

@@ -55,7 +55,6 @@ def byte_origin(config: TransformerConfig) -> Origin:
   ids = {n: getattr(ByteTokenizer, n) for n in ('bos_id', 'eos_id', 'pad_id')}
   return Origin(
     config,
-    ByteTokenizer.fingerprint,
     byte_files(),
     {name.replace('_id', '_token_id'): value for name, value in ids.items()},
   )

@@ -110,7 +110,8 @@ def _sizes(path: pathlib.Path) -> dict[str, Any]:
     if not holds(value):
       _refuse(path, name, value, range_)
   if said['dim'] % (2 * said['heads']) or said['heads'] % said['kv_heads']:
-    _refuse(path, 'heads', said['heads'], 'share dim and be shared by kv_heads')
+    wanted = f'a divisor of {said["dim"] / 2:g} and a multiple of kv_heads'
+    _refuse(path, 'heads', said['heads'], wanted)
   if len(said['pieces']) != said['vocab']:
     _refuse(path, 'vocab', said['vocab'], f'{len(said["pieces"])}, the pieces')
   for name in ('bos', 'eos', 'unk'):

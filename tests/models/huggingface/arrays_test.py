@@ -47,8 +47,8 @@ def test_it_is_another_model_where_halves_are_taken_for_pairs(tmp_path):
 @pytest.mark.parametrize(
   'field, value, complaint',
   [
-    ('heads', 5, 'heads=5 must share dim'),
-    ('kv_heads', 3, 'be shared by kv_heads'),
+    ('heads', 5, 'heads=5 must be a divisor of 12'),
+    ('kv_heads', 3, 'heads=4 must be a divisor of 12 and a multiple'),
     ('vocab', 301, 'vocab=301 must be 300, the pieces'),
     ('dim', 10**12, 'dim=1000000000000 must be an integer in'),
     ('layers', True, 'layers=True must be'),
