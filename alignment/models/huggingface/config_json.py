@@ -24,7 +24,6 @@ FIXED: dict[str, tuple] = {
   'is_causal': (True,),
   'is_encoder_decoder': (False,),
   'per_layer_config': (None,),
-  'quantization_config': (None,),
 }
 """Of every family: field -> the values it may have, first that of absence."""
 
@@ -133,10 +132,9 @@ class Fields:
 
 def layer_types(config: TransformerConfig) -> list[str]:
   """The `layer_types` of a config."""
-  windowed = config.windowed or (True,) * config.depth
   return [
-    'sliding_attention' if config.window and own else 'full_attention'
-    for own in windowed
+    'sliding_attention' if windowed else 'full_attention'
+    for windowed in config.windowed_layers
   ]
 
 

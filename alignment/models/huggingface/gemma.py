@@ -31,8 +31,7 @@ from alignment.models.huggingface.rope import (
   write_rotary,
 )
 
-_GEMMA2 = {
-  'vocab_size': 256000,
+_COMMON = {
   'hidden_size': 2304,
   'intermediate_size': 9216,
   'num_hidden_layers': 26,
@@ -40,7 +39,6 @@ _GEMMA2 = {
   'num_key_value_heads': 4,
   'head_dim': 256,
   'hidden_activation': 'gelu_pytorch_tanh',
-  'max_position_embeddings': 8192,
   'rms_norm_eps': 1e-6,
   'tie_word_embeddings': True,
   'rope_parameters': None,
@@ -48,14 +46,17 @@ _GEMMA2 = {
   'query_pre_attn_scalar': 256,
   'sliding_window': 4096,
   'layer_types': None,
+}
+_GEMMA2 = _COMMON | {
+  'vocab_size': 256000,
+  'max_position_embeddings': 8192,
   'final_logit_softcapping': 30.0,
   'attn_logit_softcapping': 50.0,
 }
-_GEMMA3 = _GEMMA2 | {
+_GEMMA3 = _COMMON | {
   'vocab_size': 262208,
   'max_position_embeddings': 131072,
   'final_logit_softcapping': None,
-  'attn_logit_softcapping': None,
 }
 _PATTERN = 'sliding_window_pattern'
 """Of older folders of Gemma 3: every how many layers one sees all."""
@@ -74,7 +75,6 @@ def _read(fields: Fields, pattern: int) -> dict[str, Any]:
     'qkv_bias': bias,
     'output_bias': bias,
     'query_scale': None if plain else scalar**-0.5,
-    'attention_softcap': fields.positive_or_none('attn_logit_softcapping'),
     'logit_softcap': fields.positive_or_none('final_logit_softcapping'),
     'embedding_scale': common['width'] ** 0.5,
     **fields.windows(fields.size_or('sliding_window', None), usual),
@@ -88,7 +88,6 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
   return write_common(config, 'hidden_activation') | {
     'attention_bias': config.qkv_bias,
     'query_pre_attn_scalar': scalar,
-    'attn_logit_softcapping': config.attention_softcap,
     'final_logit_softcapping': config.logit_softcap,
     'sliding_window': config.window,
     'layer_types': layer_types(config),
@@ -97,6 +96,8 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
 
 def _read_gemma2(fields: Fields) -> dict[str, Any]:
   common = _read(fields, pattern=2)
+  cap = fields.positive_or_none('attn_logit_softcapping')
+  common['attention_softcap'] = cap
   given = fields.given
   common['rotary'] = read_rotary(
     described(given),
@@ -108,7 +109,10 @@ def _read_gemma2(fields: Fields) -> dict[str, Any]:
 
 
 def _write_gemma2(config: TransformerConfig) -> dict[str, Any]:
-  return _write(config) | write_both(config.rotary)
+  return _write(config) | {
+    'attn_logit_softcapping': config.attention_softcap,
+    **write_both(config.rotary),
+  }
 
 
 def _read_gemma3(fields: Fields) -> dict[str, Any]:
@@ -168,12 +172,12 @@ def _write_gemma3(config: TransformerConfig) -> dict[str, Any]:
   }
 
 
-def _family(architecture, model_type, defaults, read, write) -> Family:
+def _family(architecture, model_type, defaults, read, write, fixed) -> Family:
   return make_family(
     architecture,
     model_type,
     defaults=defaults,
-    fixed=FIXED | {'use_bidirectional_attention': (None, False)},
+    fixed=FIXED | {'use_bidirectional_attention': (None, False)} | fixed,
     read=read,
     write=write,
     weights=weight_table,
@@ -183,8 +187,14 @@ def _family(architecture, model_type, defaults, read, write) -> Family:
 
 
 GEMMA2 = _family(
-  'Gemma2ForCausalLM', 'gemma2', _GEMMA2, _read_gemma2, _write_gemma2
+  'Gemma2ForCausalLM', 'gemma2', _GEMMA2, _read_gemma2, _write_gemma2, {}
 )
 GEMMA3 = _family(
-  'Gemma3ForCausalLM', 'gemma3_text', _GEMMA3, _read_gemma3, _write_gemma3
+  'Gemma3ForCausalLM',
+  'gemma3_text',
+  _GEMMA3,
+  _read_gemma3,
+  _write_gemma3,
+  # `transformers` has the field for Gemma 3 and does nothing with it.
+  {'attn_logit_softcapping': (None,)},
 )

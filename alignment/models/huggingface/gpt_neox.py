@@ -11,7 +11,6 @@ from alignment.models.huggingface.config_json import (
   Fields,
   activation_name,
   make_family,
-  refused,
 )
 from alignment.models.huggingface.family import Weight
 from alignment.models.huggingface.rope import (
@@ -48,10 +47,6 @@ def _read(fields: Fields) -> dict[str, Any]:
     context=context,
     fraction=given.get('rotary_pct', 0.25),
   )
-  if int(head_dim * rotary.fraction) % 2:
-    raise refused(
-      'rotary_pct', rotary.fraction, f'an even number of {head_dim} features'
-    )
   bias = fields.flag('attention_bias')
   return {
     'vocab_size': fields.size('vocab_size'),
