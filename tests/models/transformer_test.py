@@ -1,5 +1,6 @@
 """The transformer against a float64 oracle, across layouts and options."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,9 +10,11 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from alignment.data.layout import Group, capacity_for, lay_out, owners
+from alignment.models.rotary import Rotary
 from alignment.models.transformer import transformer
 from tests.models import oracle
 from tests.models.trees import (
+  FAMILIES,
   NAMES,
   PACKINGS,
   per_completion,
@@ -51,10 +54,15 @@ def _assert_trees_close(got, want, **tolerance):
   jax.tree.map(compare, got, want)
 
 
-@pytest.mark.parametrize('tied_head', [False, True])
-@pytest.mark.parametrize('packing', PACKINGS)
-def test_statistics_equal_the_oracle_in_every_layout(packing, tied_head):
-  config = small_config(tied_head=tied_head)
+@pytest.mark.parametrize(
+  'family, packing',
+  [(family, 'packed') for family in FAMILIES if family != 'everything']
+  + [
+    (family, packing) for family in (None, 'everything') for packing in PACKINGS
+  ],
+)
+def test_statistics_equal_the_oracle_in_every_layout(family, packing):
+  config = FAMILIES.get(family, small_config())
   params = random_params(transformer(config))
   groups, batch = random_batch(packing)
   got = _statistics(config)(params, batch)
@@ -73,6 +81,39 @@ def test_statistics_equal_the_oracle_in_every_layout(packing, tied_head):
   assert padding.any()
   for value in got.values():
     np.testing.assert_array_equal(np.asarray(value)[padding], 0.0)
+
+
+def test_every_option_of_the_oracle_matters():
+  config = FAMILIES['everything']
+  params = _float64(random_params(transformer(config)))
+  tokens = np.arange(9) % config.vocab_size
+  full = oracle.logits(params, tokens, config)
+  changes = {
+    'windowed': None,
+    'window': 4,
+    'rotary': Rotary(fraction=0.7),
+    'local_rotary': None,
+    'norm': 'rms',
+    'norm_eps': 0.1,
+    'norm_offset': 0.0,
+    'post_norms': False,
+    'qk_norm': False,
+    'parallel': False,
+    'activation': 'gelu_tanh',
+    'gated': False,
+    'qkv_bias': False,
+    'output_bias': False,
+    'mlp_bias': False,
+    'query_scale': None,
+    'attention_softcap': None,
+    'logit_softcap': None,
+    'embedding_scale': 1.0,
+    'tied_head': True,
+  }
+  for name, value in changes.items():
+    changed = dataclasses.replace(config, **{name: value})
+    other = oracle.logits(params, tokens, changed)
+    assert np.abs(other - full).max() > 1e-4, name
 
 
 @pytest.mark.parametrize('packing', PACKINGS)

@@ -6,6 +6,7 @@ import numpy as np
 
 from alignment.data.layout import Group, capacity_for, lay_out, owners
 from alignment.models.config import TransformerConfig
+from alignment.models.rotary import Rotary
 
 PACKINGS = ('padded', 'shared', 'packed')
 NAMES = ('token_logps', 'token_entropy', 'token_log_sum_squares')
@@ -23,6 +24,78 @@ def small_config(**changes):
     mlp_width=10,
   )
   return TransformerConfig(**(sizes | changes))
+
+
+FAMILIES = {
+  'mistral': small_config(window=3),
+  'qwen 2': small_config(qkv_bias=True, rotary=Rotary(theta=100.0)),
+  'gemma 2': small_config(
+    window=3,
+    windowed=(True, False),
+    norm_offset=1.0,
+    post_norms=True,
+    activation='gelu_tanh',
+    query_scale=0.7,
+    attention_softcap=2.0,
+    logit_softcap=3.0,
+    embedding_scale=12**0.5,
+    tied_head=True,
+  ),
+  'gemma 3': small_config(
+    window=2,
+    windowed=(True, False),
+    rotary=Rotary(theta=200.0, scaling='linear', factor=4.0),
+    local_rotary=Rotary(theta=20.0),
+    norm_offset=1.0,
+    post_norms=True,
+    qk_norm=True,
+    context=30,
+  ),
+  'gpt 2': small_config(
+    rotary=None,
+    context=30,
+    norm='layer',
+    activation='gelu_tanh',
+    gated=False,
+    qkv_bias=True,
+    output_bias=True,
+    mlp_bias=True,
+    tied_head=True,
+    num_kv_heads=4,
+  ),
+  'gpt neox': small_config(
+    rotary=Rotary(fraction=0.7),
+    norm='layer',
+    norm_eps=1e-2,
+    parallel=True,
+    activation='gelu',
+    gated=False,
+    qkv_bias=True,
+    output_bias=True,
+    mlp_bias=True,
+  ),
+  'everything': small_config(
+    context=30,
+    window=3,
+    windowed=(False, True),
+    rotary=Rotary(fraction=0.7, scaling='linear', factor=2.0),
+    local_rotary=Rotary(theta=20.0),
+    norm='layer',
+    norm_offset=0.5,
+    post_norms=True,
+    qk_norm=True,
+    parallel=True,
+    activation='gelu',
+    qkv_bias=True,
+    output_bias=True,
+    mlp_bias=True,
+    query_scale=0.6,
+    attention_softcap=2.0,
+    logit_softcap=4.0,
+    embedding_scale=2.5,
+  ),
+}
+"""Every option of a model on and off, windows shorter than the texts."""
 
 
 def random_groups(seed=0, count=4, vocab=11):
