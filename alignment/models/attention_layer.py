@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from alignment.models.config import TransformerConfig
 from alignment.models.initial import fan_in
-from alignment.models.matmul import matmul
 from alignment.models.norms import rms_norm
+from alignment.models.projection import project
 from alignment.models.rotary import Turn, rotate
 from alignment.types import Array, PyTree
 
@@ -50,7 +50,7 @@ class Attention(nn.Module):
       fan_in(config.num_heads * features * 2 * config.depth),
       (heads, per_head, features, config.width),
     )
-    projected = matmul(inputs, qkv, config.matmul_dtype)
+    projected = project(self, 'qkv', inputs, qkv)
     if config.qkv_bias:
       projected += self.param('qkv_bias', zeros, parts)
     turning = projected[..., :-1, :]
@@ -67,7 +67,7 @@ class Attention(nn.Module):
       softcap=config.attention_softcap,
       window=window,
     )
-    outputs = matmul(mixed, output, config.matmul_dtype, axes=3)
+    outputs = project(self, 'output', mixed, output, axes=3)
     if config.output_bias:
       outputs += self.param('output_bias', zeros, (config.width,))
     return outputs, memory

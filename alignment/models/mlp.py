@@ -8,7 +8,7 @@ import flax.linen as nn
 
 from alignment.models.config import TransformerConfig
 from alignment.models.initial import fan_in
-from alignment.models.matmul import matmul
+from alignment.models.projection import project
 from alignment.types import Array
 
 ACTIVATIONS = {
@@ -39,14 +39,14 @@ class MLP(nn.Module):
       fan_in(config.mlp_width * 2 * config.depth),
       (config.mlp_width, config.width),
     )
-    projected = matmul(inputs, gate_up, config.matmul_dtype)
+    projected = project(self, 'gate_up', inputs, gate_up)
     if config.mlp_bias:
       zeros = nn.initializers.zeros
       projected += self.param('gate_up_bias', zeros, parts)
     hidden = ACTIVATIONS[config.activation](projected[..., 0, :])
     if config.gated:
       hidden *= projected[..., 1, :]
-    outputs = matmul(hidden, down, config.matmul_dtype)
+    outputs = project(self, 'down', hidden, down)
     if config.mlp_bias:
       outputs += self.param('down_bias', zeros, (config.width,))
     return outputs
