@@ -61,5 +61,5 @@ def decode_bytes(size: Size, texts: Texts, work: Work) -> float:
   per_position = 2 * size.depth * size.num_kv_heads * size.head_dim * 4
   batches, batch_size, _ = texts.lengths.shape
   prompts = texts.lengths[..., 0].sum() / batches
-  seen = prompts + batch_size * work.new_tokens / 2
+  seen = prompts + batch_size * (work.new_tokens - 1) / 2
   return work.new_tokens * (weights + per_position * seen)

@@ -11,13 +11,13 @@ from alignment.data.layout import Group, capacity_for, tabulate
 from alignment.data.table import lay_out_rows
 from alignment.models.build import build
 from alignment.models.config import TransformerConfig
-from alignment.models.model import Model
+from alignment.models.lora import Lora, assembler, init_lora
 from alignment.roles.learner import preference_objective, sft_objective
 from alignment.roles.policy import completion_numbers
 from alignment.training.mesh import jit_step
 from alignment.training.optimizer import make_optimizer
 from alignment.training.step import init_state, make_step
-from alignment.types import Batch, Frozen, Objective
+from alignment.types import Batch, Frozen, Objective, PyTree
 from experiments.benchmarks import jax_device
 from experiments.benchmarks.workload import SIZES, Side, Texts, Work, load
 
@@ -72,13 +72,32 @@ def _group(case: str, pair, logps, index: int) -> Group:
   )
 
 
+def _dpo(work: Work) -> Callable[[int], float]:
+  model = build(config_of(work))
+  params = model.init(jax.random.key(0))
+  objective = preference_objective(model, 'dpo', reference=work.reference)
+  models = {'reference': params} if work.reference == 'in_step' else {}
+  return _training(work, objective, params, models)
+
+
+def _sft(work: Work) -> Callable[[int], float]:
+  model = build(config_of(work))
+  params = model.init(jax.random.key(0))
+  return _training(work, sft_objective(model), params, {})
+
+
 def _training(
-  work: Work, model: Model, objective: Objective, frozen: Frozen, params
+  work: Work, objective: Objective, params: PyTree, models: dict[str, PyTree]
 ) -> Callable[[int], float]:
-  optimizer = make_optimizer(learning_rate=1e-5)
-  step = jit_step(make_step(objective, optimizer))
-  state = init_state(params, optimizer)
-  batches, key = batches_of(work), jax.random.key(0)
+  """The jitted step of an objective; adapters where the work asks for them."""
+  optimizer, assemble, key = make_optimizer(), None, jax.random.key(0)
+  if work.lora:
+    lora = Lora(work.lora_rank, float(work.lora_rank), path=work.lora)
+    models, assemble = models | {'base': params}, assembler(lora)
+    params = init_lora(params, lora, key)
+  step = jit_step(make_step(objective, optimizer, assemble=assemble))
+  state, frozen = init_state(params, optimizer), Frozen(models=models)
+  batches = batches_of(work)
 
   def take(index: int) -> float:
     nonlocal state
@@ -88,20 +107,6 @@ def _training(
     return float(metrics['loss'].total)
 
   return take
-
-
-def _dpo(work: Work) -> Callable[[int], float]:
-  model = build(config_of(work))
-  params = model.init(jax.random.key(0))
-  objective = preference_objective(model, 'dpo', reference=work.reference)
-  models = {'reference': params} if work.reference == 'in_step' else {}
-  return _training(work, model, objective, Frozen(models=models), params)
-
-
-def _sft(work: Work) -> Callable[[int], float]:
-  model = build(config_of(work))
-  params = model.init(jax.random.key(0))
-  return _training(work, model, sft_objective(model), Frozen(), params)
 
 
 def _forward(work: Work) -> Callable[[int], float]:

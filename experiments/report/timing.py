@@ -247,8 +247,11 @@ def spread(values: np.ndarray) -> Spread:
 
 
 def text(spread: Spread) -> str:
-  """The three numbers, to three digits."""
-  return ' - '.join(f'{value:#.3g}'.rstrip('.') for value in spread)
+  """The three numbers, to three digits; whole ones from a thousand on."""
+  return ' - '.join(
+    f'{value:,.0f}' if value >= 1000 else f'{value:#.3g}'.rstrip('.')
+    for value in spread
+  )
 
 
 def _taken(call: Callable[[], Any]) -> tuple[Seconds, bool]:

@@ -81,6 +81,42 @@ def test_others_at_work_are_seen(monkeypatch):
   monkeypatch.setattr(timing.os, 'cpu_count', lambda: 3)
   assert timing._others((0.0, 10.0, 5.0), (2.0, 14.0, 6.0)) == 0.5
   assert timing._others((0.0, 10.0, 5.0), (2.0, 10.0, 6.0)) == 0.0
+  assert timing._others((0.0, 10.0, 5.0), (2.0, 14.0, 6.0), 1.5) == 0.25
+
+
+def test_work_of_contenders_elsewhere_is_not_that_of_others(monkeypatch):
+  """Every second the cores work 1.5 s, of which ours is one in a process."""
+  clock = {'now': 0.0}
+  monkeypatch.setattr(timing.os, 'cpu_count', lambda: 2)
+  monkeypatch.setattr(
+    timing, '_usage', lambda: (clock['now'], 1.5 * clock['now'], 0.0)
+  )
+
+  def call():
+    clock['now'] += 0.4
+    return timing.Seconds(wall=0.3, cpu=0.4)
+
+  case = Case({'theirs': Contender(call), 'ours': Contender(call)}, ())
+  found = timing.measure(case, 6)
+  assert found.others == pytest.approx(0.5 / 2)
+  np.testing.assert_array_equal(found.wall['theirs'], np.full(6, 0.3))
+  np.testing.assert_array_equal(found.cpu['ours'], np.full(6, 0.4))
+
+
+def test_the_busiest_second_counts(monkeypatch):
+  """Half a second of work of others among three seconds without."""
+  clock, turn = {'now': 0.0, 'work': 0.0}, iter(range(100))
+  monkeypatch.setattr(timing.os, 'cpu_count', lambda: 1)
+  monkeypatch.setattr(
+    timing, '_usage', lambda: (clock['now'], clock['work'], 0.0)
+  )
+
+  def call():
+    clock['now'] += 0.5
+    clock['work'] += 0.5 if next(turn) == 5 else 0.0
+
+  found = timing.measure(Case({'only': Contender(call)}, ()), 6)
+  assert found.others == pytest.approx(0.5)
 
 
 def test_a_run_reports_and_is_not_repeated(tmp_path, capsys):
