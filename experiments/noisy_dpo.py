@@ -68,7 +68,7 @@ from alignment.training.mesh import make_mesh
 from alignment.training.preemption import preemption
 from experiments import common
 from experiments.common import field
-from experiments.common.policy import PolicyConfig
+from experiments.common.policy import PolicyConfig, command, provenance_of
 from experiments.report import bakeoff as report
 from experiments.report import ballot, console
 from experiments.report import noise as noise_report
@@ -238,6 +238,7 @@ class Config(PolicyConfig):
 
 def run(config: Config) -> dict[str, Any]:
   """Trains every cell, writes the report, returns its numbers."""
+  asked = command(config)
   where = settings.where(config.data, config.model)
   settings.check(vars(config), where)
   config = common.fill(config, settings.SETTINGS, where)
@@ -277,7 +278,11 @@ def run(config: Config) -> dict[str, Any]:
       log_interval=config.log_interval,
       should_stop=should_stop,
       on_done=console.progress(),
-      keep_policies=config.keep_policies,
+      provenance=provenance_of(
+        config.data or config.task, config.model, asked, str(noise)
+      )
+      if config.keep_policies
+      else None,
     )
     cells = train_cells(
       config, source, noise, estimates, competing, arenas, beside, carrying

@@ -13,7 +13,11 @@ from alignment.data.tokenizers import ByteTokenizer
 from alignment.models.build import build
 from alignment.models.config import TransformerConfig, plain_config
 from alignment.protocols.arena import Arena
-from alignment.protocols.ballot_arena import BallotSizes, ballot_arena
+from alignment.protocols.ballot_arena import (
+  BallotSizes,
+  ballot_arena,
+  ballot_origin,
+)
 from alignment.protocols.base_models import BaseModels
 from alignment.protocols.folder_policies import folder_policy
 from alignment.protocols.records_arena import (
@@ -23,6 +27,7 @@ from alignment.protocols.records_arena import (
 )
 from alignment.protocols.records_policies import byte_policy, hashed_policy
 from alignment.protocols.records_source import Source
+from alignment.protocols.settings import lora_of
 from alignment.tasks.ballot_grammar import VOCABULARY
 from alignment.training.mesh import make_mesh, row_shards
 
@@ -65,6 +70,8 @@ def _ballot(
     model=build(transformer),
     sizes=_sizes(given, BallotSizes),
     beta=given['beta'],
+    lora=lora_of(given),
+    origin=ballot_origin(transformer),
     base_models=base_models(repr(transformer)),
   )
   return lambda seed, **carrying: [build_one(seed, **carrying)]
@@ -89,6 +96,7 @@ def _records(
 
 def _text_policy(given: Mapping[str, Any], mesh: Mesh | None) -> Policy:
   asked = {name: given[name] for name in _READING}
+  asked['lora'] = lora_of(given)
   if given['model'] == 'transformer':
     return byte_policy(_transformer(given, ByteTokenizer.vocab_size), **asked)
   computing = {name: given[name] for name in _COMPUTING}

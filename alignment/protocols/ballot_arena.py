@@ -11,8 +11,11 @@ import numpy as np
 
 from alignment.data import pipeline
 from alignment.data.layout import Group
+from alignment.data.tokenizer_files import word_files
 from alignment.data.trees import distinct_trees
 from alignment.metrics import divergence
+from alignment.models.config import TransformerConfig
+from alignment.models.lora import Lora
 from alignment.models.model import Model
 from alignment.protocols.arena import (
   Arena,
@@ -23,10 +26,11 @@ from alignment.protocols.arena import (
   training_order,
 )
 from alignment.protocols.base_models import BaseModels
+from alignment.protocols.policies import Origin
 from alignment.protocols.supervised import fine_tune
 from alignment.roles.scoring import completion_logps
 from alignment.tasks import ballot, preferences
-from alignment.tasks.ballot_grammar import DIFFICULTIES
+from alignment.tasks.ballot_grammar import DIFFICULTIES, EOS, VOCABULARY
 from alignment.training.writers import Writer
 from alignment.types import PyTree
 
@@ -90,6 +94,8 @@ def ballot_arena(
   sizes: BallotSizes,
   *,
   beta: float,
+  lora: Lora | None = None,
+  origin: Origin | None = None,
   base_models: BaseModels | None = None,
   writer: Writer | None = None,
   should_stop: Callable[[int], bool] = lambda step: False,
@@ -106,6 +112,9 @@ def ballot_arena(
     beta: of the optimum π*_β that `gold` is scaled by under Bradley-Terry
       labels; under argmax labels DPO has no finite optimum and the scale's end
       is the best completion.
+    lora: adapters are trained, in the supervised start too; None: all
+      parameters.
+    origin: what is saved with a policy; None for one that cannot be.
     base_models: where supervised starts are kept; None keeps none.
     writer: of the supervised start's metrics.
     should_stop: asked by its loop.
@@ -116,6 +125,7 @@ def ballot_arena(
     model,
     _demonstrations(worlds['train'], sizes, demo_rng),
     sizes,
+    lora,
     base_models,
     functools.partial(fine_tune, writer=writer, should_stop=should_stop),
   )
@@ -154,7 +164,15 @@ def ballot_arena(
     ),
     floor=yardstick(start, -np.diff(splits['test'].reference)[:, 0]).summary,
     yardstick=yardstick,
+    origin=origin,
+    lora=lora,
   )
+
+
+def ballot_origin(config: TransformerConfig) -> Origin:
+  """What a transformer on BALLOT's words is besides its parameters."""
+  ids = {'eos_token_id': EOS, 'pad_token_id': EOS}
+  return Origin(config, word_files(VOCABULARY, VOCABULARY[EOS]), ids)
 
 
 def demonstrations(
@@ -215,13 +233,15 @@ def enumerator(
   return logps
 
 
-def _start(seed, model, groups, sizes, base_models, fine_tune) -> PyTree:
+def _start(seed, model, groups, sizes, lora, base_models, fine_tune) -> PyTree:
   recipe = {
     'steps': sizes.sft_steps,
     'batch_size': 4 * sizes.batch_size,
     'learning_rate': sizes.sft_learning_rate,
     'seed': seed,
   }
+  if lora:
+    recipe['lora'] = lora
   train = functools.partial(fine_tune, model, groups, **recipe)
   if base_models is None:
     return train()

@@ -12,6 +12,7 @@ from alignment.models.build import build
 from alignment.models.config import TransformerConfig
 from alignment.models.huggingface.load import load_model
 from alignment.models.huggingface.save import tokenizer_files
+from alignment.models.lora import Lora
 from alignment.protocols.policies import Origin
 from alignment.protocols.records_arena import Policy
 from alignment.protocols.records_draw import Reading
@@ -26,6 +27,7 @@ def folder_policy(
   max_completion_length: int,
   sft_steps: int,
   sft_learning_rate: float,
+  lora: Lora | None = None,
   mesh: Mesh | None = None,
   **overrides: Any,
 ) -> Policy:
@@ -35,6 +37,7 @@ def folder_policy(
     folder: of Hugging Face.
     max_prompt_length, max_completion_length: tokens.
     sft_steps, sft_learning_rate: of the supervised start, from its weights.
+    lora: adapters are trained; None: all parameters.
     mesh: where the weights are loaded to; None is one device.
     **overrides: of `load_model`.
 
@@ -52,6 +55,7 @@ def folder_policy(
     sft_learning_rate,
     params,
     origin,
+    lora,
   )
 
 
@@ -79,6 +83,7 @@ def read_folder(
     loaded.token_ids,
     loaded.family.architecture,
     folder,
+    is_start=True,
   )
   return origin, loaded.params
 

@@ -39,6 +39,8 @@ class Origin(NamedTuple):
     token_ids: `bos_token_id`, `eos_token_id`, `pad_token_id`, those it has.
     architecture: key of FAMILIES that folders of it are written as.
     folder: where it was read from; '' where it was trained from scratch.
+    is_start: whether training starts from that folder's very weights, so that
+      adapters are adapters of the folder.
   """
 
   config: TransformerConfig
@@ -46,6 +48,7 @@ class Origin(NamedTuple):
   token_ids: Mapping[str, Any]
   architecture: str = SCRATCH
   folder: str = ''
+  is_start: bool = False
 
 
 class Saved(NamedTuple):

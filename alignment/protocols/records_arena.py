@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from alignment.data import pipeline
 from alignment.data.records import DataError, Record
+from alignment.models.lora import Lora
 from alignment.models.model import Model
 from alignment.protocols.arena import (
   Arena,
@@ -44,6 +45,7 @@ class Policy(NamedTuple):
     sft_learning_rate: its peak rate.
     params: where the supervised start begins; None initialises from the seed.
     origin: what is saved with the policy; None for one that cannot be.
+    lora: adapters are trained; None: all parameters.
   """
 
   model: Model
@@ -52,6 +54,7 @@ class Policy(NamedTuple):
   sft_learning_rate: float = 3e-3
   params: PyTree | None = None
   origin: Origin | None = None
+  lora: Lora | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,6 +150,9 @@ def _arena(seed, policy, pairs, sizes, fine_tune) -> Arena:
     name: _split(policy.model, params, part) for name, part in pairs.items()
   }
   yardstick = _yardstick(pairs['test'])
+  origin = policy.origin
+  if origin and policy.sft_steps:
+    origin = origin._replace(is_start=False)
   return Arena(
     seed=seed,
     model=policy.model,
@@ -162,7 +168,8 @@ def _arena(seed, policy, pairs, sizes, fine_tune) -> Arena:
     ),
     floor=yardstick(params, -np.diff(scored['test'].reference)[:, 0]).summary,
     yardstick=yardstick,
-    origin=policy.origin,
+    origin=origin,
+    lora=policy.lora,
   )
 
 
@@ -187,6 +194,7 @@ def _start(policy, pairs, sizes, seed, fine_tune) -> PyTree:
     learning_rate=policy.sft_learning_rate,
     seed=seed,
     start=policy.params,
+    lora=policy.lora,
   )
 
 

@@ -9,6 +9,7 @@ from alignment.data.tokenizers import ByteTokenizer, HashedTokenizer
 from alignment.models.build import build
 from alignment.models.config import TransformerConfig
 from alignment.models.hashed import HashedConfig
+from alignment.models.lora import Lora
 from alignment.protocols.arena import Arena
 from alignment.protocols.bakeoff import Grid
 from alignment.protocols.contestants import Contestant
@@ -32,6 +33,7 @@ def byte_policy(
   max_completion_length: int,
   sft_steps: int,
   sft_learning_rate: float,
+  lora: Lora | None = None,
 ) -> Policy:
   """A transformer on bytes.
 
@@ -39,6 +41,7 @@ def byte_policy(
     sizes: of the transformer; its `vocab_size` is `ByteTokenizer.vocab_size`.
     max_prompt_length, max_completion_length: bytes.
     sft_steps, sft_learning_rate: of the supervised start.
+    lora: adapters are trained; None: all parameters.
   """
   reading = Reading(ByteTokenizer(), max_prompt_length, max_completion_length)
   return Policy(
@@ -47,6 +50,7 @@ def byte_policy(
     sft_steps,
     sft_learning_rate,
     origin=byte_origin(sizes),
+    lora=lora,
   )
 
 

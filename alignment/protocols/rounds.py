@@ -7,7 +7,6 @@ import hashlib
 import json
 import pathlib
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from alignment.models.huggingface.card import Provenance
 from alignment.protocols import ledger
 from alignment.protocols.arena import Arena
 from alignment.protocols.assumed_rate import Estimates
@@ -25,8 +25,8 @@ from alignment.protocols.bakeoff import (
   row_of,
   tune,
 )
-from alignment.protocols.base_models import write_params
 from alignment.protocols.contestants import Contestant, check_contestant
+from alignment.protocols.kept_policies import keep_policy, provenance_of
 from alignment.protocols.labelling import (
   EXACT_FLIPS,
   Noise,
@@ -153,7 +153,8 @@ class Carrying(NamedTuple):
     log_interval: steps.
     should_stop: asked after every step.
     on_done: (key, row, number done, number of all), as cells finish.
-    keep_policies: save the policy that every cell selects, in `policies/`.
+    provenance: what is known of the run; where it is given, the policy that
+      every cell selects is saved with it, in `policies/`.
   """
 
   directory: pathlib.Path
@@ -164,7 +165,7 @@ class Carrying(NamedTuple):
   log_interval: int
   should_stop: Callable[[int], bool]
   on_done: Callable[[str, dict[str, Any], int, int], None]
-  keep_policies: bool = False
+  provenance: Provenance | None = None
 
 
 def train_cells(
@@ -253,12 +254,14 @@ def _train(
   label = f'seed {arena.seed}  flips {job.flip_rate:g}  {job.name}'
   place = carrying.directory / 'checkpoints' / key[:16]
 
-  def keep(stop: Stop, params: PyTree) -> None:
+  def keep(stop: Stop, trained: PyTree) -> None:
     name = f'{re.sub("[^A-Za-z0-9@.]+", "_", label)}_{key[:8]}'
-    folder = carrying.directory / 'policies' / name
-    # A cell that was killed after this and before its row is done again.
-    shutil.rmtree(folder, ignore_errors=True)
-    write_params(folder, params, {'label': label, 'stop': list(stop)[:3]})
+    keep_policy(
+      carrying.directory / 'policies' / name,
+      arena,
+      trained,
+      provenance_of(carrying.provenance, arena, label, job.contestant, stop),
+    )
 
   outcome = tune(
     job.contestant,
@@ -266,7 +269,7 @@ def _train(
     job.labels,
     job.grid,
     with_oracle=job.with_oracle,
-    keep=keep if carrying.keep_policies else None,
+    keep=keep if carrying.provenance else None,
     mesh=carrying.mesh,
     checkpoints=CellCheckpoints(place, job.grid.stops[-1]),
     save_interval=carrying.save_interval,

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from alignment.models.lora import Lora
 from alignment.noise.corruption.catalogue import NOISE, inputs
 from alignment.protocols.bakeoff import Grid
 from alignment.protocols.records_policies import HASHED_LENGTH
@@ -162,6 +163,15 @@ def check(given: Mapping[str, Any], where: str) -> None:
         'nobody can be asked again on --data; where it has votes, these are '
         'used',
       )
+
+
+def lora_of(given: Mapping[str, Any]) -> Lora | None:
+  """The adapters that the flags ask for; None: all parameters are trained."""
+  rank = given['lora_rank']
+  if not rank:
+    return None
+  alpha = given['lora_alpha'] or 2.0 * rank
+  return Lora(rank, alpha, path=given['lora_path'] or 'low_rank')
 
 
 def grid_of(steps: int, own: Mapping[str, Any]) -> Grid:

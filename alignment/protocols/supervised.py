@@ -11,12 +11,15 @@ from jax.sharding import Mesh
 
 from alignment.data import pipeline
 from alignment.data.layout import Group
+from alignment.models.lora import Lora, assembler, merge
 from alignment.models.model import Model
+from alignment.protocols.arena import trained
 from alignment.roles.learner import sft_objective
 from alignment.training.checkpoints import Checkpoints
 from alignment.training.loop import train
 from alignment.training.mesh import (
   jit_step,
+  param_shardings,
   place,
   row_shards,
   state_shardings,
@@ -24,7 +27,7 @@ from alignment.training.mesh import (
 from alignment.training.optimizer import make_optimizer, set_learning_rate
 from alignment.training.step import init_state, make_step
 from alignment.training.writers import Writer
-from alignment.types import Frozen, PyTree, Step
+from alignment.types import Frozen, PyTree, Step, TrainState
 
 
 def fine_tune(
@@ -36,6 +39,7 @@ def fine_tune(
   learning_rate: float,
   seed: int,
   start: PyTree | None = None,
+  lora: Lora | None = None,
   mesh: Mesh | None = None,
   packing: str = 'packed',
   writer: Writer | None = None,
@@ -55,6 +59,7 @@ def fine_tune(
       a tenth along a cosine.
     seed: of the initialisation and the order.
     start: params to continue from, left as they are; None initialises.
+    lora: adapters are trained, and merged in the end; None: all parameters.
     mesh: of the devices; None is one device.
     packing: key of PACKINGS.
     writer: of the metrics, every `log_interval` steps.
@@ -66,14 +71,16 @@ def fine_tune(
   Returns:
     The parameters.
   """
-  optimizer, step = _compiled_step(model, steps, mesh)
+  optimizer, step = _compiled_step(model, steps, mesh, lora)
   key = jax.random.key(seed)
-  state = init_state(model.init(key) if start is None else start, optimizer)
+  base = model.init(key) if start is None else start
+  state = init_state(trained(base, lora, seed), optimizer)
   state = state.replace(
     opt_state=set_learning_rate(state.opt_state, learning_rate)
   )
   if mesh is not None:
     state = place(state, state_shardings(state, mesh))
+    base = place(base, param_shardings(base, mesh), copy=False)
 
   def batches(start_step: int):
     return pipeline.batches(
@@ -88,7 +95,7 @@ def fine_tune(
   state = train(
     step,
     state,
-    Frozen(),
+    Frozen(models={'base': base} if lora else {}),
     batches,
     num_steps=steps,
     key=key,
@@ -98,12 +105,12 @@ def fine_tune(
     save_interval=save_interval,
     should_stop=should_stop,
   )
-  return state.params
+  return merge(base, state.params, lora.scale) if lora else state.params
 
 
 @functools.cache
 def _compiled_step(
-  model: Model, steps: int, mesh: Mesh | None
+  model: Model, steps: int, mesh: Mesh | None, lora: Lora | None
 ) -> tuple[optax.GradientTransformation, Step]:
   optimizer = make_optimizer(
     schedule='cosine',
@@ -111,10 +118,15 @@ def _compiled_step(
     num_steps=steps,
     final_fraction=0.1,
   )
-  step = make_step(sft_objective(model), optimizer)
+  step = make_step(
+    sft_objective(model), optimizer, assemble=lora and assembler(lora)
+  )
   if mesh is None:
     return optimizer, jit_step(step)
-  shapes = jax.eval_shape(
-    lambda: init_state(model.init(jax.random.key(0)), optimizer)
-  )
-  return optimizer, jit_step(step, mesh, state_shardings(shapes, mesh))
+
+  def fresh() -> TrainState:
+    base = model.init(jax.random.key(0))
+    return init_state(trained(base, lora, 0), optimizer)
+
+  shardings = state_shardings(jax.eval_shape(fresh), mesh)
+  return optimizer, jit_step(step, mesh, shardings)

@@ -178,15 +178,20 @@ def default_output_dir(config: Config) -> str:
 
   The same flags find the same directory again, other flags another one.
   """
-  module = type(config).__module__
-  if module == '__main__' and sys.modules['__main__'].__spec__:
-    module = sys.modules['__main__'].__spec__.name
-  name = module.rpartition('.')[2]
+  name = program(config).rpartition('.')[2]
   here = identity(config)
   if here == identity(type(config)()):
     return f'runs/{name}'
   digest = hashlib.sha256(json.dumps(here, sort_keys=True).encode())
   return f'runs/{name}-{digest.hexdigest()[:8]}'
+
+
+def program(config: Config) -> str:
+  """The module of the experiment, such as `experiments.sft`."""
+  module = type(config).__module__
+  if module == '__main__' and sys.modules['__main__'].__spec__:
+    module = sys.modules['__main__'].__spec__.name
+  return module
 
 
 def main(config_type: type[Config], run: Callable[[Config], Any]) -> None:

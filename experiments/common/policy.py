@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from typing import Literal
 
-from experiments.common import MeshConfig, field
+from alignment.models.huggingface.card import Provenance
+from experiments.common import Config, MeshConfig, field, program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,3 +40,34 @@ class PolicyConfig(MeshConfig):
     'Compute each layer again in the backward pass, to store less. If not '
     'given: false.',
   )
+
+
+def provenance_of(
+  data: str, model: str, command: str, noise: str = 'none added'
+) -> Provenance:
+  """What all policies of a run have in common, for their model cards.
+
+  Args:
+    data: the data set or task.
+    model: the flag.
+    command: that started the run.
+    noise: what labels received.
+  """
+  own = model in ('transformer', 'hashed')
+  base = '' if own else model
+  return Provenance(data, noise, '', (), base_model=base, command=command)
+
+
+def command(config: Config) -> str:
+  """The command line of this config; flags at their default are left out."""
+  given = []
+  for f in dataclasses.fields(config):
+    value = getattr(config, f.name)
+    if value == f.default:
+      continue
+    entries = value if isinstance(value, tuple) else (value,)
+    text = ','.join(map(str, entries))
+    if isinstance(value, bool):
+      text = text.lower()
+    given.append(shlex.quote(f'--{f.name}={text}'))
+  return ' '.join(['python -m', program(config), *given])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from alignment.losses.preference import METHODS, reads
+from alignment.models.huggingface.card import Provenance
 from alignment.protocols import bakeoff, labelling, rounds
 from alignment.protocols.bakeoff import Grid
 from alignment.protocols.contestants import Contestant, line_up
@@ -203,13 +204,19 @@ def test_selected_policies_are_kept_on_request(tmp_path):
     log_interval=0,
     should_stop=lambda step: False,
     on_done=lambda *_: None,
-    keep_policies=True,
+    provenance=Provenance(
+      data='made up', noise='exact_count', loss='', seeds=()
+    ),
   )
   [cell] = rounds.train_jobs([(ARENA, job)], carrying, with_pairs=False)
   [folder] = (tmp_path / 'policies').iterdir()
   target = {'params': ARENA.start}
   _, tree, known = Checkpoints(folder).restore(target)
-  assert known['stop'][1] == cell['selected']['stop']['step']
+  said = known['provenance']
+  step = cell['selected']['stop']['step']
+  assert said['results']['learning rate, step selected'].endswith(f', {step}')
+  assert said['noise'].startswith('exact_count; seed ')
+  assert said['data'] == 'made up' and said['seeds'] == [ARENA.seed]
   margin = bakeoff.margins(job.contestant, ARENA, ARENA.test, tree['params'])
   measured = ARENA.yardstick(tree['params'], margin)
   assert measured.summary == cell['selected']['summary']
