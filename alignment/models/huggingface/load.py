@@ -133,6 +133,13 @@ def _match(
 ) -> tuple[list[Weight], dict[str, Stored]]:
   """The parameters that are in the folder, and the tensors by their names."""
   config, family, _ = description
+  place = str(folder)
+  if config.depth > len(stored):  # before as many names are made up
+    raise ModelError(
+      place,
+      f'{len(stored)} tensors, config.json says {config.depth} layers',
+      'Take config.json and the weights of one download',
+    )
   weights = weight_table(config, family)
   if REWARD_HEAD not in stored:
     weights = [weight for weight in weights if weight.path != 'reward_head']
@@ -142,7 +149,6 @@ def _match(
     for weight in weights
     for name, shape in zip(weight.names, weight.shapes, strict=True)
   }
-  place = str(folder)
   stored = _renamed(stored, family, {*wanted, *spare}, place)
   missing = [name for name in wanted if name not in stored]
   if missing:

@@ -33,6 +33,7 @@ from alignment.models.huggingface.table import (
 from alignment.models.huggingface.tensor_file import FLOATS, write_tensors
 from alignment.types import PyTree
 
+_WRITTEN = ('config.json', 'generation_config.json', 'README.md', INDEX)
 _FORMATS = {'float32': 'F32', 'bfloat16': 'BF16'}
 
 TOKENIZER_FILES = (
@@ -201,13 +202,13 @@ def _checked_leaves(
 ) -> dict[str, Any]:
   leaves, wanted = by_path(params), by_path(abstract_params(config))
   for path in [*wanted, *leaves]:
-    has = leaves[path].shape if path in leaves else None
-    needs = wanted[path].shape if path in wanted else None
+    if path not in leaves:
+      raise ValueError(f'params must have {path}')
+    if path not in wanted:
+      raise ValueError(f'params must not have {path}; merge adapters first')
+    has, needs = leaves[path].shape, wanted[path].shape
     if has != needs:
-      raise ValueError(
-        f'params[{path}]={has} must have shape {needs} (None: must not be '
-        'there; adapters are merged first)'
-      )
+      raise ValueError(f'params[{path}]={has} must have the shape {needs}')
   return leaves
 
 
@@ -243,9 +244,8 @@ def _check_arguments(dtype: str, max_shard_size: int, files: Mapping) -> None:
     raise ValueError(f'dtype={dtype!r} must be one of {tuple(_FORMATS)}')
   if max_shard_size < 1:
     raise ValueError(f'max_shard_size={max_shard_size} must be ≥ 1')
-  written = ('config.json', 'generation_config.json', 'README.md', SINGLE)
   for name in files:
-    if not is_plain(name) or name in written or name.endswith('.safetensors'):
+    if not is_plain(name) or name in _WRITTEN or name.endswith('.safetensors'):
       raise ValueError(f'files={name!r} must be a file name of its own')
 
 

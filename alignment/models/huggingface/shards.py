@@ -41,9 +41,13 @@ def find_tensors(folder: pathlib.Path) -> dict[str, Stored]:
     raise ModelError(
       place, 'has no weight_map of names to files', 'Download it again'
     )
+  paths = {
+    shard: file_inside(folder, shard)
+    for shard in dict.fromkeys(weight_map.values())
+  }
   found: dict[str, Stored] = {}
-  for shard in dict.fromkeys(weight_map.values()):
-    for name, stored in read_header(file_inside(folder, shard)).items():
+  for shard, path in paths.items():
+    for name, stored in read_header(path).items():
       if weight_map.get(name) != shard:
         raise ModelError(
           place,
