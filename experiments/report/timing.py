@@ -142,10 +142,11 @@ def measure(
     on_round()
     now = _usage()
     # Ticks are too coarse for less, and one daemon's blink is not a busy core.
-    if turn >= 0 and now[0] - before[0] >= 1 or turn == rounds - 1:
+    is_whole = now[0] - before[0] >= 1
+    if turn >= 0 and (is_whole or turn == rounds - 1 and not others):
       others.append(_others(before, now, elsewhere))
       before, elsewhere = now, 0.0
-  return Measured(wall, cpu, max(others[:-1] or others))
+  return Measured(wall, cpu, max(others))
 
 
 def figures(

@@ -31,7 +31,9 @@ def test_layouts_score_the_same_texts(work):
   assert packed(2) == packed(0) != packed(1)
 
 
-@pytest.mark.parametrize('lora', ['', 'low_rank'])
+@pytest.mark.parametrize(
+  'lora', ['', pytest.param('low_rank', marks=pytest.mark.slow)]
+)
 def test_dpo_starts_at_log_2_and_moves(work, lora):
   work = dataclasses.replace(work, case='dpo', lora=lora)
   side = ours.start(work)
