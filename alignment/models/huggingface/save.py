@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import errno
 import itertools
-import json
 import math
 import os
 import pathlib
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -21,8 +17,9 @@ from jax.experimental import multihost_utils
 from alignment.models.config import TransformerConfig
 from alignment.models.huggingface.card import Provenance, model_card
 from alignment.models.huggingface.description import TOKEN_IDS, classifier
-from alignment.models.huggingface.family import Family, ModelError, Weight
+from alignment.models.huggingface.family import Family, Weight
 from alignment.models.huggingface.folder_files import file_inside, is_plain
+from alignment.models.huggingface.new_folder import becoming, put, put_json
 from alignment.models.huggingface.shards import INDEX, SINGLE
 from alignment.models.huggingface.table import (
   abstract_params,
@@ -119,16 +116,16 @@ def save_model(
       pass
     return folder
   needed = sum(shard.size for shard in shards)
-  with _becoming(folder, needed) as temporary:
+  with becoming(folder, needed) as temporary:
     for name, content in (files or {}).items():
-      _put(temporary / name, content)
-    _put_json(temporary / 'config.json', settings)
+      put(temporary / name, content)
+    put_json(temporary / 'config.json', settings)
     generation = {k: settings[k] for k in TOKEN_IDS if k in settings}
-    _put_json(temporary / 'generation_config.json', generation)
+    put_json(temporary / 'generation_config.json', generation)
     card = model_card(
       folder.name, provenance, settings['architectures'][0], dtype
     )
-    _put(temporary / 'README.md', card.encode())
+    put(temporary / 'README.md', card.encode())
     for shard in shards:
       count = len(shard.shapes)
       write_tensors(
@@ -138,7 +135,7 @@ def save_model(
         _FORMATS[dtype],
       )
     if len(shards) > 1:
-      _put_json(temporary / INDEX, _index(shards, needed))
+      put_json(temporary / INDEX, _index(shards, needed))
   return folder
 
 
@@ -247,47 +244,3 @@ def _check_arguments(dtype: str, max_shard_size: int, files: Mapping) -> None:
   for name in files:
     if not is_plain(name) or name in _WRITTEN or name.endswith('.safetensors'):
       raise ValueError(f'files={name!r} must be a file name of its own')
-
-
-@contextlib.contextmanager
-def _becoming(folder: pathlib.Path, needed: int) -> Iterator[pathlib.Path]:
-  """A folder beside `folder` that takes its name when all went well."""
-  if folder.is_symlink() or (
-    folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
-  ):
-    raise ModelError(
-      str(folder), 'is there and not an empty folder', 'Choose a new name'
-    )
-  temporary = folder.with_name(f'.{folder.name}.{os.getpid()}.tmp')
-  try:
-    free = shutil.disk_usage(folder.parent).free
-    if free < needed:
-      raise OSError(errno.ENOSPC, f'{needed} bytes needed, {free} are free')
-    temporary.mkdir()
-    try:
-      yield temporary
-      os.replace(temporary, folder)
-    finally:
-      shutil.rmtree(temporary, ignore_errors=True)
-  except OSError as error:
-    raise ModelError(
-      str(folder),
-      f'cannot be written ({error})',
-      'Free space, or choose a folder on another disk that may be written',
-    ) from error
-
-
-def _put(path: pathlib.Path, content: os.PathLike | bytes) -> None:
-  with open(path, 'xb') as file:
-    if isinstance(content, bytes):
-      file.write(content)
-    else:
-      with open(content, 'rb') as source:
-        shutil.copyfileobj(source, file)
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _put_json(path: pathlib.Path, value: dict[str, Any]) -> None:
-  text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
-  _put(path, (text + '\n').encode())
