@@ -123,8 +123,15 @@ def _tokenised(
   report: Report,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
   """Ids of the prompt (BOS where empty) and of the bare completions."""
-  texts = record.completions()
-  parts = [tokenizer.encode_parts(record.prompt, text) for text in texts]
+  try:
+    parts = [
+      tokenizer.encode_parts(record.prompt, text)
+      for text in record.completions()
+    ]
+  except DataError as error:
+    raise DataError(
+      error.problem, error.remedy, record.path, record.line
+    ) from error
   shared = _shared_length([part.prompt for part in parts])
   moved = any(part.straddling or len(part.prompt) > shared for part in parts)
   if moved and straddle == 'error':

@@ -21,6 +21,8 @@ UNPAIRED_COLUMNS = (
   *('prompt', 'completion', 'label', 'index', 'group', 'weight'),
   *('annotator_id', 'clean_label', 'is_flipped', 'flip_rate'),
 )
+MESSAGES = 'messages'
+MESSAGES_COLUMNS = (MESSAGES, 'group', 'weight', 'annotator_id')
 
 Row = Mapping[str, Any]
 Fail = Callable[[str, str, str], DataError]
@@ -31,9 +33,11 @@ def required_columns(names: Iterable[str]) -> tuple[str, ...]:
   """The columns every row must have, told from those of the first row.
 
   `{chosen, rejected}` with or without `prompt`, or `{prompt, completion,
-  label}`; every other known column is optional.
+  label}`, or else `{messages}`; every other known column is optional.
   """
   names = set(names)
+  if not names & {'chosen', 'rejected', 'completion'} and MESSAGES in names:
+    return (MESSAGES,)
   if 'completion' in names and not names & {'chosen', 'rejected'}:
     return 'prompt', 'completion', 'label'
   if 'prompt' in names:
@@ -96,9 +100,9 @@ def parse_row(
   def fail(field: str, problem: str, remedy: str) -> DataError:
     return DataError(problem, remedy, path, line, field)
 
-  _refuse_missing(row, required, fail)
+  refuse_missing(row, required, fail)
   text = {
-    name: _text(row[name], name, fail) for name in required if name != 'label'
+    name: text_of(row[name], name, fail) for name in required if name != 'label'
   }
   index = _integer(row, 'index', line - 1, 0, fail)
   shared = {
@@ -130,41 +134,25 @@ def parse_row(
   )
 
 
-def fault(record: Preference | Unpaired) -> tuple[str, str] | None:
-  """Why a well-formed record teaches nothing: (field, reason), or None."""
-  paired = isinstance(record, Preference)
-  fields = ('chosen', 'rejected') if paired else ('completion',)
-  for field in fields:
-    if not getattr(record, field).strip():
-      return field, 'dropped, empty completion'
-  if paired and record.chosen == record.rejected:
-    return 'rejected', 'dropped, chosen == rejected'
-  return None
-
-
-def _refuse_missing(row: Row, required: Iterable[str], fail: Fail) -> None:
+def refuse_missing(row: Row, required: Iterable[str], fail: Fail) -> None:
+  """Raises `DataError` where a required column is absent or null."""
   for name in required:
     if row.get(name) is None:
       raise fail(
         name,
         f'column is missing or null (the row has {sorted(row)})',
-        'Give every row {prompt, chosen, rejected} or {prompt, completion, '
-        'label}, or map other names with columns={ours: theirs}',
+        'Give every row {prompt, chosen, rejected}, {prompt, completion, '
+        'label} or {messages}, or map other names with columns={ours: theirs}',
       )
 
 
-def _text(value: Any, name: str, fail: Fail) -> str:
+def text_of(value: Any, name: str, fail: Fail) -> str:
+  """The text of a column, checked to be UTF-8."""
   if isinstance(value, bytes):
     try:
       return value.decode('utf-8')
     except UnicodeDecodeError as error:
       raise fail(name, f'not UTF-8: {error}', 'Re-encode the text') from error
-  if isinstance(value, (list, tuple, dict)):
-    raise fail(
-      name,
-      'holds a list of messages; strings are read here',
-      'Render the messages to one string per column with your chat template',
-    )
   if not isinstance(value, str):
     raise fail(
       name,
@@ -180,10 +168,22 @@ def _text(value: Any, name: str, fail: Fail) -> str:
   return value
 
 
+def fault(record: Preference | Unpaired) -> tuple[str, str] | None:
+  """Why a well-formed record teaches nothing: (field, reason), or None."""
+  paired = isinstance(record, Preference)
+  fields = ('chosen', 'rejected') if paired else ('completion',)
+  for field in fields:
+    if not getattr(record, field).strip():
+      return field, 'dropped, empty completion'
+  if paired and record.chosen == record.rejected:
+    return 'rejected', 'dropped, chosen == rejected'
+  return None
+
+
 def _group(row: Row, prompt: str, index: int, fail: Fail) -> str:
   if row.get('group') is None:
     return default_group(prompt, index)
-  return _text(row['group'], 'group', fail)
+  return text_of(row['group'], 'group', fail)
 
 
 def _number(

@@ -11,7 +11,11 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from alignment.data.chat_template import ChatTemplate, Rendering
+from alignment.data.messages import Example, examples
 from alignment.data.parsing import (
+  MESSAGES,
+  MESSAGES_COLUMNS,
   PAIR_COLUMNS,
   UNPAIRED_COLUMNS,
   Row,
@@ -35,6 +39,7 @@ def read_file(
   *,
   columns: Mapping[str, str] | None = None,
   strict: bool = False,
+  template: ChatTemplate | None = None,
 ) -> tuple[list[Preference] | list[Unpaired], Report]:
   """Reads one file of preference pairs or of unpaired labels.
 
@@ -46,16 +51,21 @@ def read_file(
     path: a `.jsonl`, `.jsonl.gz` or `.parquet` file.
     columns: our column name -> the file's, for files that use other names.
     strict: raise at the first row that would be dropped.
+    template: of columns that hold lists of messages (`messages.examples`);
+      None writes plain Human/Assistant turns. Text is taken as it is.
 
   Returns:
     The records in file order, and what was dropped. `index` is the 0-based row
-    unless the file has such a column.
+    unless the file has such a column; where a row of `messages` becomes several
+    records it counts them, and so does the report.
 
   Raises:
     DataError: names file, line, field and remedy.
   """
   path = os.fspath(path)
-  return records_of_rows(file_rows(path), path, columns=columns, strict=strict)
+  return records_of_rows(
+    file_rows(path), path, columns=columns, strict=strict, template=template
+  )
 
 
 def records_of_rows(
@@ -64,6 +74,7 @@ def records_of_rows(
   *,
   columns: Mapping[str, str] | None = None,
   strict: bool = False,
+  template: ChatTemplate | None = None,
 ) -> tuple[list[Preference] | list[Unpaired], Report]:
   """Records of numbered rows, whatever they were read from.
 
@@ -72,6 +83,7 @@ def records_of_rows(
     path: their source, for messages.
     columns: our column name -> theirs.
     strict: raise at the first row that would be dropped.
+    template: as in `read_file`.
 
   Returns:
     The records and the report.
@@ -80,42 +92,64 @@ def records_of_rows(
     DataError: a row that cannot be read, two rows of one index, no row left.
   """
   report, records, lines = Report(path), [], {}
+  template = template or ChatTemplate()
+  with template.rendering() as rendering:
+    for line, example in _examples(rows, path, columns, rendering, report):
+      record = parse_row(example.row, example.required, path, line)
+      report.read += 1
+      if record.index in lines:
+        raise DataError(
+          f'is {record.index}, which line {lines[record.index]} also has',
+          'Give every row its own index, or leave the column out',
+          path,
+          line,
+          'index',
+        )
+      lines[record.index] = line
+      found = example.fault or fault(record)
+      if found is None:
+        records.append(record)
+      elif strict:
+        field, reason = found
+        raise DataError(
+          reason.removeprefix('dropped, '),
+          'Remove the row, or read with strict=False, which drops and counts '
+          'it',
+          path,
+          line,
+          field,
+        )
+      else:
+        report.add(found[1], line)
+    if rendering.used:
+      report.notes.append(f'messages written as text by {template.place}')
+  if not report.read:
+    raise DataError('is empty', 'Give a file with one row per example', path)
+  report.kept = len(records)
+  refuse_empty(records, report)
+  return records, report
+
+
+def _examples(
+  rows: Iterable[tuple[int, Row]],
+  path: str,
+  columns: Mapping[str, str] | None,
+  rendering: Rendering,
+  report: Report,
+) -> Iterator[tuple[int, Example]]:
+  """(line, row of text) of every example."""
   required: tuple[str, ...] = ()
   for line, row in rows:
     row = _renamed(row, columns, path, line)
     if not required:
       required = required_columns(row)
       _note_ignored(report, row, required)
-    record = parse_row(row, required, path, line)
-    report.read += 1
-    if record.index in lines:
-      raise DataError(
-        f'is {record.index}, which line {lines[record.index]} also has',
-        'Give every row its own index, or leave the column out',
-        path,
-        line,
-        'index',
-      )
-    lines[record.index] = line
-    found = fault(record)
-    if found is None:
-      records.append(record)
-    elif strict:
-      field, reason = found
-      raise DataError(
-        reason.removeprefix('dropped, '),
-        'Remove the row, or read with strict=False, which drops and counts it',
-        path,
-        line,
-        field,
-      )
-    else:
-      report.add(found[1], line)
-  if not report.read:
-    raise DataError('is empty', 'Give a file with one row per example', path)
-  report.kept = len(records)
-  refuse_empty(records, report)
-  return records, report
+
+    def fail(field, problem, remedy, line=line):
+      return DataError(problem, remedy, path, line, field)
+
+    for example in examples(row, required, report.read, rendering, fail):
+      yield line, example
 
 
 def file_rows(path: str) -> Iterator[tuple[int, Row]]:
@@ -204,7 +238,7 @@ def _field_before(raw: bytes) -> str:
   """The last known column named before the place where a line breaks."""
   named = {
     name: raw.rfind(b'"%s"' % name.encode())
-    for name in {*PAIR_COLUMNS, *UNPAIRED_COLUMNS}
+    for name in {*PAIR_COLUMNS, *UNPAIRED_COLUMNS, MESSAGES}
   }
   last = max(named, key=named.get)
   return last if named[last] >= 0 else ''
@@ -245,7 +279,7 @@ def _renamed(
 ) -> Row:
   if not columns:
     return row
-  known = {*PAIR_COLUMNS, *UNPAIRED_COLUMNS}
+  known = {*PAIR_COLUMNS, *UNPAIRED_COLUMNS, MESSAGES}
   for ours, theirs in columns.items():
     if ours not in known:
       raise ValueError(f'columns: {ours!r} is not one of {sorted(known)}')
@@ -264,11 +298,17 @@ def _renamed(
 
 
 def _note_ignored(report: Report, row: Row, required: Iterable[str]) -> None:
-  known = UNPAIRED_COLUMNS if 'completion' in required else PAIR_COLUMNS
+  if MESSAGES in required:
+    known = MESSAGES_COLUMNS
+    report.notes.append('messages: one example per turn of the assistant')
+  elif 'completion' in required:
+    known = UNPAIRED_COLUMNS
+  else:
+    known = PAIR_COLUMNS
   ignored = sorted(set(row) - set(known))
   if ignored:
     report.notes.append(f'columns not used: {", ".join(ignored)}')
-  if 'prompt' not in required:
+  if required == ('chosen', 'rejected'):
     report.notes.append('no column prompt: the shared prefix is the prompt')
 
 

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 
+from alignment.data.chat_template import ChatTemplate
 from alignment.data.readers import SUFFIXES, read_file
 from alignment.data.records import DataError, Record, Report
 from alignment.data.votes import ARGUMENTS, PAIRS, read_votes
@@ -21,12 +22,13 @@ def load(
   columns: Mapping[str, str] | None = None,
   strict: bool = False,
   data_dir: str | os.PathLike | None = None,
+  template: ChatTemplate | None = None,
 ) -> tuple[list[Record], Report]:
   """Reads whatever `spec` names.
 
   - `file.jsonl`, `file.jsonl.gz`, `file.parquet`: `Preference`s from columns
     {prompt, chosen, rejected} or {chosen, rejected}, `Unpaired` from {prompt,
-    completion, label};
+    completion, label} or {messages};
   - a folder with `arguments.jsonl.gz` and `pairs_votes.jsonl.gz`: `VotedPair`s,
     labelled by `votes.one_vote` or `votes.majority`;
   - `tfds:name/config:split`: as files.
@@ -36,6 +38,8 @@ def load(
     columns: our column name -> the data's, where they differ; not for votes.
     strict: raise at the first row that would be dropped.
     data_dir: the TFDS folder; only for `tfds:`.
+    template: writes columns that hold lists of messages as text; None writes
+      plain Human/Assistant turns. Text, and votes, need none.
 
   Returns:
     The records and what was dropped.
@@ -54,12 +58,17 @@ def load(
       raise DataError('names no split', 'Write tfds:name/config:split', spec)
     name, split = matched.groups()
     return read_tfds(
-      name, split, data_dir=data_dir, columns=columns, strict=strict
+      name,
+      split,
+      data_dir=data_dir,
+      columns=columns,
+      strict=strict,
+      template=template,
     )
   if data_dir is not None:
     raise ValueError(f'data_dir: {data_dir!r} is for tfds: only, not {spec!r}')
   if not os.path.isdir(spec):
-    return read_file(spec, columns=columns, strict=strict)
+    return read_file(spec, columns=columns, strict=strict, template=template)
   if columns:
     raise ValueError('columns: a folder of votes has fixed columns')
   if not os.path.exists(os.path.join(spec, PAIRS)):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from alignment.data.chat_template import ChatTemplate
 from alignment.data.parsing import Row
 from alignment.data.readers import read_file, records_of_rows, row_of
 from alignment.data.records import DataError, Preference, Report, Unpaired
@@ -195,6 +196,7 @@ def read_tfds(
   columns: Mapping[str, str] | None = None,
   strict: bool = False,
   download: bool = True,
+  template: ChatTemplate | None = None,
 ) -> tuple[list[Preference] | list[Unpaired], Report]:
   """Records of any TFDS preference set.
 
@@ -202,6 +204,7 @@ def read_tfds(
     name, split, data_dir, download: as in `open_tfds`.
     columns: our column name -> the set's.
     strict: raise where a row would be dropped.
+    template: as in `readers.read_file`.
 
   Returns:
     The records in stored order and the report. Floats are stored as float32
@@ -213,7 +216,11 @@ def read_tfds(
   source = open_tfds(name, split, data_dir, download=download)
   rows = ((i + 1, _plain_row(row)) for i, row in enumerate(source))
   return records_of_rows(
-    rows, f'tfds:{name}:{split}', columns=columns, strict=strict
+    rows,
+    f'tfds:{name}:{split}',
+    columns=columns,
+    strict=strict,
+    template=template,
   )
 
 
@@ -231,6 +238,8 @@ def _plain(value: Any) -> Any:
     value = value.tolist()
   if isinstance(value, (list, tuple)):
     return [_plain(item) for item in value]
+  if isinstance(value, dict):
+    return {name: _plain(item) for name, item in value.items()}
   if isinstance(value, (float, np.floating)):
     return float(str(np.float32(value)))
   return value.item() if isinstance(value, np.generic) else value

@@ -102,10 +102,6 @@ def test_unpaired_clean_label_follows_the_flip(label, flipped):
   [
     ({'chosen': None}, 'chosen', 'missing', 'columns='),
     ({'chosen': 3}, 'chosen', '3 (int), must be a string', 'as text'),
-    (
-      {'rejected': [{'role': 'user', 'content': 'x'}]},
-      *('rejected', 'list of messages', 'chat template'),
-    ),
     ({'chosen': 'a\ud800'}, 'chosen', 'not UTF-8', 'surrogate'),
     ({'label_prob': float('nan')}, 'label_prob', 'nan', 'Correct'),
     ({'label_prob': 1.2}, 'label_prob', '1.2, must be finite and in', 'Cor'),
@@ -143,7 +139,9 @@ def test_bad_values_name_file_line_field_and_remedy(
 def test_required_columns_are_told_from_the_first_row():
   assert parsing.required_columns(['chosen', 'rejected', 'x']) == PAIR[1:]
   assert parsing.required_columns(['chosen', 'rejected', 'prompt']) == PAIR
-  assert parsing.required_columns(['messages']) == PAIR[1:]
+  assert parsing.required_columns(['messages', 'x']) == ('messages',)
+  both = ['messages', 'chosen', 'rejected']
+  assert parsing.required_columns(both) == PAIR[1:]
   assert parsing.required_columns(['completion', 'label']) == (
     *('prompt', 'completion', 'label'),
   )

@@ -106,7 +106,7 @@ def test_missing_column_and_wrong_type(tmp_path):
   assert "['chosen', 'prompt']" in message and 'columns=' in message
   message = refused(jsonl(path, [{**ROWS[0], 'chosen': 4}]))
   assert "line 1, field 'chosen': is 4 (int), must be a string" in message
-  message = refused(jsonl(path, [{'messages': []}]))
+  message = refused(jsonl(path, [{'conversation': []}]))
   assert "field 'chosen': column is missing" in message
 
 

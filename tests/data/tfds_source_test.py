@@ -139,7 +139,7 @@ def test_any_set_by_name_with_its_columns_mapped(tmp_path):
   assert "tfds:foreign_prefs:train, row 1, field 'chosen'" in message
   assert 'columns=' in message
   names = {'chosen': 'turns', 'rejected': 'worse'}
-  with pytest.raises(DataError, match='list of messages.*chat template'):
+  with pytest.raises(DataError, match=r'chosen\[0\].*must hold role and con'):
     load('tfds:foreign_prefs:train', data_dir=tmp_path, columns=names)
 
 
