@@ -57,3 +57,155 @@ def test_greedy_tokens_are_the_likeliest_of_the_oracle(family):
     np.testing.assert_array_equal(found.tokens[row], logits.argmax(-1))
     largest = best[:, -1] - np.log(np.exp(logits).sum(-1))
     np.testing.assert_allclose(found.logps[row], largest, atol=2e-5)
+
+
+@pytest.mark.parametrize('family', ['gemma 3', 'gpt neox'])
+def test_logps_are_the_statistics_of_the_same_completion(family):
+  config, params = _model(family)
+  prompts = _prompts()
+  found = _decoded(config, params, prompts)
+  groups = [
+    Group(prompt, (tokens,), index)
+    for index, (prompt, tokens) in enumerate(
+      zip(prompts, found.tokens, strict=True)
+    )
+  ]
+  capacity = capacity_for(
+    groups, packing='packed', batch_size=4, max_row_length=40
+  )
+  batch = lay_out(groups, capacity, 'packed')
+  model = transformer(config)
+  values = jax.jit(lambda p, b: model.statistics(p, b, ('token_logps',)))(
+    params, batch
+  )
+  by_row = per_completion(groups, batch, values['token_logps'])
+  wanted = np.stack([by_row[row, 0] for row in range(4)])
+  # The same functions over keys in another order of storage.
+  np.testing.assert_allclose(found.logps, wanted, atol=1e-5)
+
+
+def test_neither_the_batch_nor_padding_matters():
+  config, params = _model('everything')
+  prompts = _prompts()
+  together = _decoded(config, params, prompts)
+  for row, prompt in enumerate(prompts[:2]):
+    padded = np.full((1, 19), 10, np.int32)  # no bucket's width
+    padded[0, : len(prompt)] = prompt
+    alone = generate(config)(
+      params, padded, np.array([len(prompt)]), max_new_tokens=ROOM, eos_ids=()
+    )
+    np.testing.assert_array_equal(alone.tokens[0], together.tokens[row])
+    np.testing.assert_allclose(alone.logps[0], together.logps[row], atol=1e-5)
+
+
+def test_rows_end_at_their_first_end_of_text():
+  config, params = _model('plain')
+  prompts = [*_prompts((5, 1, 8)), np.array([1, 2])]
+  free = _decoded(config, params, prompts)
+  ends = (int(free.tokens[0, 2]), int(free.tokens[1, 4]))
+  stopped = _decoded(config, params, prompts, ends)
+  lengths = []
+  for row in range(4):
+    hits = np.flatnonzero(np.isin(free.tokens[row], ends))
+    length = hits[0] + 1 if hits.size else ROOM
+    lengths.append(length)
+    for name in ('tokens', 'logps'):
+      got, whole = getattr(stopped, name)[row], getattr(free, name)[row]
+      np.testing.assert_allclose(got[:length], whole[:length], atol=1e-5)
+      np.testing.assert_array_equal(got[length:], 0)
+  np.testing.assert_array_equal(stopped.lengths, lengths)
+  assert min(lengths) < ROOM
+
+
+def test_stops_once_every_row_has_ended_and_skips_rows_without_a_prompt():
+  config, params = _model('plain')
+  calls = []
+
+  def third_is_the_end(logits, keys):
+    jax.debug.callback(lambda: calls.append(1))
+    return jnp.full(logits.shape[0], 7, jnp.int32)
+
+  padded, lengths = pad_prompts(_prompts((4, 2, 3)))
+  assert padded.shape == (4, 16)
+  run = generate(config, third_is_the_end)
+  found = run(params, padded, lengths, max_new_tokens=ROOM, eos_ids=(7,))
+  jax.effects_barrier()
+  np.testing.assert_array_equal(found.lengths, [1, 1, 1, 0])
+  np.testing.assert_array_equal(found.tokens[:, 0], [7, 7, 7, 0])
+  assert len(calls) == 1
+
+
+def test_draws_depend_on_the_key_of_the_row_alone():
+  config, params = _model('plain')
+
+  def draw(logits, keys):
+    return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
+
+  run = generate(config, draw)
+  options = dict(max_new_tokens=ROOM, eos_ids=())
+  padded, lengths = pad_prompts(_prompts((4, 4)))
+  padded[1] = padded[0]
+  keys = jax.random.split(jax.random.key(3), 2)
+  found = run(params, padded, lengths, keys, **options)
+  swapped = run(params, padded, lengths, keys[::-1], **options)
+  assert (found.tokens[0] != found.tokens[1]).any()
+  np.testing.assert_array_equal(found.tokens, swapped.tokens[::-1])
+  # A draw is not repeated from one token to the next.
+  assert len(set(np.asarray(found.tokens[0]).tolist())) > 2
+
+
+def test_stacked_parameters_decode_alike():
+  config, params = _model('everything')
+  prompts = _prompts()
+  want = _decoded(config, params, prompts)
+  scanned = dataclasses.replace(config, scan_layers=True, remat=True)
+  got = _decoded(scanned, stack_layers(params), prompts)
+  np.testing.assert_array_equal(got.tokens, want.tokens)
+  np.testing.assert_allclose(got.logps, want.logps, atol=1e-6)
+
+
+@pytest.mark.parametrize('tied_head', [False, True])
+def test_bfloat16_products_are_those_of_training(tied_head):
+  config = small_config(tied_head=tied_head, matmul_dtype='bfloat16')
+  params = random_params(transformer(config), seed=2)
+  prompts = _prompts((5, 1))
+  found = _decoded(config, params, prompts, room=2)
+  # Weights that are bfloat16 already give the same numbers: only matrices are
+  # rounded, and of a tied table only what the head reads.
+  stored = jax.tree.map(
+    lambda x: x.astype(jnp.bfloat16) if x.ndim > 1 else x, params
+  )
+  if not tied_head:
+    stored['embedding'] = params['embedding']
+    again = _decoded(config, stored, prompts, room=2)
+    np.testing.assert_array_equal(again.logps, found.logps)
+  full = dataclasses.replace(config, matmul_dtype='float32')
+  plain = _decoded(full, params, prompts, room=2)
+  assert np.abs(plain.logps[:, 0] - found.logps[:, 0]).max() > 1e-5
+  # 8 bits in every operand.
+  np.testing.assert_allclose(found.logps[:, 0], plain.logps[:, 0], atol=0.1)
+
+
+def test_refusals():
+  config, params = _model('everything')
+  padded, lengths = pad_prompts(_prompts())
+  with pytest.raises(ValueError, match='max_new_tokens=0 must be ≥ 1'):
+    generate(config)(params, padded, lengths, max_new_tokens=0, eos_ids=())
+  with pytest.raises(ValueError, match='tokens=31: must be .* context = 30'):
+    generate(config)(params, padded, lengths, max_new_tokens=15, eos_ids=())
+  with pytest.raises(ValueError, match='head must be .* for logits'):
+    generate(small_config(head='scalar'))
+
+
+def test_prompts_come_in_few_shapes():
+  padded, lengths = pad_prompts(_prompts((5, 1, 17)))
+  assert padded.shape == (4, 32)
+  np.testing.assert_array_equal(lengths, [5, 1, 17, 0])
+  np.testing.assert_array_equal(padded[2, :17], _prompts((5, 1, 17))[2])
+  np.testing.assert_array_equal(padded[2, 17:], 0)
+  assert pad_prompts(_prompts((17,)), limit=20)[0].shape == (1, 20)
+  with pytest.raises(ValueError, match='limit=16 must be ≥ 17 tokens'):
+    pad_prompts(_prompts((17,)), limit=16)
+  for empty in ([], _prompts((2, 0))):
+    with pytest.raises(ValueError, match='prompts must each have a token'):
+      pad_prompts(empty)
