@@ -112,4 +112,4 @@ def _one_line(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-  return _one_line(text).replace('|', '\\|')
+  return _one_line(text).replace('\\', '\\\\').replace('|', '\\|')
