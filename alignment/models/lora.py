@@ -16,11 +16,13 @@ import jax.numpy as jnp
 from alignment.models.matmul import matmul
 from alignment.types import Array, Frozen, PyTree
 
-_FUSED = {
-  'attention': {'qkv': ('query', 'key', 'value'), 'output': ('output',)},
-  'mlp': {'gate_up': ('gate', 'up'), 'down': ('down',)},
+FUSED = {
+  'attention/qkv': ('query', 'key', 'value'),
+  'attention/output': ('output',),
+  'mlp/gate_up': ('gate', 'up'),
+  'mlp/down': ('down',),
 }
-"""Module -> weight -> the targets it holds, in their order along axis −2."""
+"""Weight of a layer -> the targets it holds, in their order along axis −2."""
 
 TARGETS = ('query', 'key', 'value', 'output', 'gate', 'up', 'down')
 
@@ -217,12 +219,12 @@ def _changed(base: PyTree, adapters: PyTree, change: Callable) -> PyTree:
   for name, layer in _layers(base).items():
     own = adapters.get(name, {})
     whole[name] = dict(layer)
-    for module, weights in _FUSED.items():
-      for weight, targets in weights.items():
-        if set(targets) & set(own):
-          parts = _parts(layer, own, targets)
-          new = change(whole[name], module, weight, parts)
-          whole[name][module] = {**whole[name][module], **new}
+    for path, targets in FUSED.items():
+      if set(targets) & set(own):
+        module, _, weight = path.partition('/')
+        parts = _parts(layer, own, targets)
+        new = change(whole[name], module, weight, parts)
+        whole[name][module] = {**whole[name][module], **new}
   return whole
 
 

@@ -37,7 +37,11 @@ class Provenance:
 
 
 def model_card(
-  name: str, provenance: Provenance, architecture: str, dtype: str
+  name: str,
+  provenance: Provenance,
+  architecture: str,
+  dtype: str,
+  library: str = 'transformers',
 ) -> str:
   """The text of `README.md`: YAML front matter, then what is known.
 
@@ -49,9 +53,10 @@ def model_card(
     provenance: of the model.
     architecture: of `config.json`.
     dtype: of the weights.
+    library: that loads it.
   """
   tags = ['alignment', 'noisy-labels', 'jax', *provenance.tags]
-  matter = {'library_name': 'transformers', 'tags': list(dict.fromkeys(tags))}
+  matter = {'library_name': library, 'tags': list(dict.fromkeys(tags))}
   if _is_hub_name(provenance.base_model):
     matter['base_model'] = provenance.base_model
   matter['pipeline_tag'] = (

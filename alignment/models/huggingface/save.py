@@ -183,10 +183,11 @@ def _tensors(
     leaf = leaves[weight.path] if weight.path in leaves else leaves[stacked]
     if weight.path not in leaves:
       leaf = leaf[layer]
-    yield from weight.unpack(_fetched(leaf))
+    yield from weight.unpack(fetched(leaf))
 
 
-def _fetched(leaf) -> np.ndarray:
+def fetched(leaf) -> np.ndarray:
+  """A parameter as a whole on this host, wherever it lies."""
   if isinstance(leaf, jax.Array) and not (
     leaf.is_fully_addressable or leaf.is_fully_replicated
   ):
