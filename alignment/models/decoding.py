@@ -65,7 +65,7 @@ def generate(
     number of the token, so that neither the batch nor padding changes a draw;
   - max_new_tokens: N ≥ 1; eos_ids: a tuple of tokens that end a text.
 
-  It is compiled for every (B, P, N, eos_ids): `pad_prompts` keeps them few.
+  It is compiled for every (B, P, N): `pad_prompts` keeps them few.
   Parameters may be stacked or by layer, and weights may be bfloat16.
 
   Args:
@@ -91,7 +91,7 @@ def generate(
       raise ValueError(f'max_new_tokens={max_new_tokens} must be ≥ 1')
     check_context(config, prompts.shape[1] + max_new_tokens)
     steps = _Steps(config, params)
-    ends = jnp.asarray(eos_ids, jnp.int32)
+    ends = jnp.array(eos_ids, jnp.int32)
 
     def extended(state: _State, logits: Array) -> _State:
       now = None if keys is None else _folded(keys, state.count)
@@ -127,7 +127,7 @@ def generate(
     state = lax.while_loop(goes_on, step, state)
     return Decoded(state.tokens, state.lengths, state.logps)
 
-  return jax.jit(run, static_argnames=('max_new_tokens', 'eos_ids'))
+  return jax.jit(run, static_argnames='max_new_tokens')
 
 
 def pad_prompts(
