@@ -51,8 +51,8 @@ def character_files(
 
   A text is its characters, '▁' for a space and one before the first, also after
   a special token; BOS comes first. A BPE without merges, whose ids are the
-  places of the pieces (Kudo and Richardson, SentencePiece: A Simple and Language
-  Independent Subword Tokenizer, 2018, arXiv:1808.06226).
+  places of the pieces (Kudo and Richardson, SentencePiece: A Simple and
+  Language Independent Subword Tokenizer, 2018, arXiv:1808.06226).
 
   Args:
     pieces: distinct; single characters, `<0x00>` to `<0xFF>` for bytes, and the
