@@ -52,9 +52,6 @@ def sentencepiece_bpe():
   made = tokenizers.Tokenizer(
     models.BPE(unk_token='<unk>', byte_fallback=True, fuse_unk=True)
   )
-  made.pre_tokenizer = pre_tokenizers.Metaspace(
-    prepend_scheme='first', split=False
-  )
   made.decoder = decoders.Sequence(
     [
       decoders.Replace('▁', ' '),
@@ -81,7 +78,8 @@ def sentencepiece_bpe():
   made.post_processor = processors.TemplateProcessing(
     single='<s> $A', pair='<s> $A <s> $B', special_tokens=[('<s>', 1)]
   )
-  return made, {'bos_token': '<s>', 'eos_token': {'content': '</s>'}}
+  end = {'__type': 'AddedToken', 'content': '</s>', 'special': True}
+  return made, {'bos_token': '<s>', 'eos_token': end}
 
 
 def unigram():
