@@ -142,8 +142,6 @@ class FolderTokenizer:
     encoding = self._encoding(text)
     ids, offsets = self._ids(encoding), encoding.offsets
     end = len(prompt)
-    # Bisection would need offsets that never step back; bytes of one character
-    # share theirs, so this holds, yet a normaliser may say otherwise.
     cut = next(
       (i for i, (a, b) in enumerate(offsets) if a >= end or b > end),
       len(ids),

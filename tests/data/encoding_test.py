@@ -134,12 +134,13 @@ class MergingTokenizer(ByteTokenizer):
     return super().encode_parts(prompt, completion)
 
 
-def test_a_token_across_the_boundary_belongs_to_the_completions():
+@pytest.mark.parametrize('texts', [('bc', 'cb'), ('cb', 'bc')])
+def test_a_token_across_the_boundary_belongs_to_the_completions(texts):
   tokenizer = MergingTokenizer()
   (group, other), report = encode(
-    [pair('Qa', 'bc', 'cb'), pair('Qa', 'c', 'd', index=9)], tokenizer
+    [pair('Qa', *texts), pair('Qa', 'c', 'd', index=9)], tokenizer
   )
-  joint = [tokenizer.encode('Qabc'), tokenizer.encode('Qacb')]
+  joint = [tokenizer.encode(f'Qa{text}') for text in texts]
   assert bytes(group.prompt.tolist()) == b'Q'
   for completion, whole in zip(group.completions, joint, strict=True):
     found = np.concatenate([group.prompt, completion])

@@ -10,6 +10,7 @@ import tokenizers
 from alignment.data.encoding import encode
 from alignment.data.hf_tokenizer import FolderTokenizer
 from alignment.data.records import DataError, Preference
+from alignment.data.source import load
 from alignment.models.huggingface.family import ModelError
 from tests.data.tokenizer_folders import KINDS, write_folder
 
@@ -263,3 +264,31 @@ def test_several_tokens_before_every_text_are_refused(tmp_path):
   made.save(str(folder / 'tokenizer.json'))
   with pytest.raises(ModelError, match=r"\['\[CLS\]', '\[SEP\]'\]"):
     FolderTokenizer(folder)
+
+
+def test_what_a_normaliser_writes_before_the_text_is_no_prompt(tmp_path):
+  folder = write_folder(tmp_path / 'a', 'byte-level BPE')
+  made = raw(folder)
+  made.normalizer = tokenizers.normalizers.Replace(tokenizers.Regex('^'), '#')
+  made.save(str(folder / 'tokenizer.json'))
+  prompt, completion, _ = FolderTokenizer(folder).encode_parts('', 'yes')
+  assert made.encode('yes').offsets[0] == (0, 0)
+  assert not len(prompt)
+  assert completion.tolist() == made.encode('yes').ids
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize('kind', KINDS)
+def test_real_pairs_have_nothing_across_the_boundary(folders, kind, shared_dir):
+  path = shared_dir / 'data' / 'hh_rlhf' / 'harmless-base.test.jsonl.gz'
+  records = load(path)[0][:200]
+  tokenizer = FolderTokenizer(folders[kind])
+  groups, report = encode(records, tokenizer)
+  assert (len(groups), report.reasons) == (len(records), {})
+  begins = [tokenizer.bos_id] * tokenizer.adds_bos
+  for group, record in zip(groups, records, strict=True):
+    texts = record.completions()
+    for ids, text in zip(group.completions, texts, strict=True):
+      joint = tokenizer.encode(record.prompt + text)
+      found = np.concatenate([group.prompt, ids])
+      np.testing.assert_array_equal(found, [*begins, *joint, tokenizer.eos_id])
