@@ -58,6 +58,7 @@ from alignment.protocols.assumed_rate import (
   plan_of,
 )
 from alignment.protocols.contestants import BASELINE, Contestant, line_up
+from alignment.protocols.folder_policies import template_of
 from alignment.protocols.labelling import Noise, parse_noise
 from alignment.protocols.records_policies import train_reference
 from alignment.protocols.records_source import Source, read_source
@@ -245,7 +246,8 @@ def run(config: Config) -> dict[str, Any]:
   noise = parse_noise(
     config.noise, config.noise_hyper, num_features=1 if config.data else 2
   )
-  source = read_source(config.data) if config.data else None
+  template = template_of(config.model) if where == settings.FOLDER else None
+  source = read_source(config.data, template) if config.data else None
   competing = contestants(config, source, noise)
   plan = plan_of(vars(config), source)
   mesh = make_mesh(config.mesh) if config.mesh else None

@@ -1,14 +1,16 @@
 """Supervised fine-tuning: how likely does a policy find what it was shown?
 
 The start of every alignment run, as an experiment of its own: on the embedded
-task's demonstrations, on the chosen completions of one's own pairs, or on
-{prompt, completion, label} rows labelled good. It adds nothing to the field; it
-is the floor that preference learning is measured from.
+task's demonstrations, on the chosen completions of one's own pairs, on
+{prompt, completion, label} rows labelled good, or on {messages}. It adds
+nothing to the field; it is the floor that preference learning is measured from.
 
   Embedded task, under a minute on two cores:
     python -m experiments.sft --output_dir=runs/sft
   Own data, JSONL, Parquet or TFDS:
     python -m experiments.sft --data=my.jsonl --output_dir=runs/sft_mine
+  A Hugging Face folder goes on, and comes out as another one:
+    python -m experiments.sft --model=folder --data=my.jsonl --lora_rank=8
 
 Contrast, written before the run: the policy has learned if the 95 % interval
 of the paired difference (same seed) in held-out nats per token, before minus
@@ -26,6 +28,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from alignment.data import pipeline
 from alignment.data.encoding import encode
@@ -33,34 +36,50 @@ from alignment.data.layout import Group
 from alignment.data.records import DataError, Preference, Unpaired
 from alignment.data.source import load
 from alignment.data.splits import check_leak, split
-from alignment.data.tokenizers import ByteTokenizer
 from alignment.metrics.intervals import mean_interval, paired_difference
 from alignment.models.build import build
-from alignment.models.config import plain_config
+from alignment.models.huggingface.card import Provenance
 from alignment.models.model import Model, count_params
-from alignment.protocols.ballot_arena import BallotSizes, demonstrations
-from alignment.protocols.supervised import fine_tune
+from alignment.protocols import settings
+from alignment.protocols.arena_builder import text_policy, transformer_of
+from alignment.protocols.ballot_arena import (
+  BallotSizes,
+  ballot_origin,
+  demonstrations,
+)
+from alignment.protocols.kept_policies import keep_policy, trains
+from alignment.protocols.records_arena import Policy
+from alignment.protocols.supervised import Tuned, fine_tune
 from alignment.roles.scoring import completion_logps
 from alignment.tasks.ballot_grammar import VOCABULARY
 from alignment.training import rundir, storage, writers
 from alignment.training.checkpoints import Checkpoints
+from alignment.training.mesh import make_mesh
 from alignment.training.preemption import preemption
 from alignment.types import PyTree
 from experiments import common
 from experiments.common import field
+from experiments.common.policy import PolicyConfig, command, provenance_of
 from experiments.report import tables
 
-_TASK, _DATA = 'the embedded task', '--data'
+_TASK = 'the embedded task'
+_SCRATCH = {'learning_rate': 3e-3, 'width': 32, 'depth': 2, 'num_heads': 2}
+_LENGTHS = {'max_prompt_length': 128, 'max_completion_length': 128}
 OWN = {
-  _TASK: {'difficulty': 'default'},
-  _DATA: {'max_prompt_length': 128, 'max_completion_length': 128},
+  _TASK: {'difficulty': 'default', **_SCRATCH, **settings.TRANSFORMER},
+  settings.TEXT: {**_LENGTHS, **_SCRATCH, **settings.TRANSFORMER},
+  settings.FOLDER: {
+    **_LENGTHS,
+    'learning_rate': 1e-4,
+    **settings.TRANSFORMER,
+  },
 }
 """Where -> flag -> what it is if it is not given."""
 _own = functools.partial(common.own_help, OWN)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(common.MeshConfig):
+class Config(PolicyConfig):
   task: Literal['ballot'] = field(
     'ballot', 'Embedded task; used where --data is empty.'
   )
@@ -71,22 +90,35 @@ class Config(common.MeshConfig):
     '',
     'Own data: a .jsonl, .jsonl.gz or .parquet file, or '
     'tfds:name/config:split, with {prompt, chosen, rejected} or {prompt, '
-    'completion, label}.',
+    'completion, label} or {messages}.',
+  )
+  model: str = field(
+    'transformer',
+    '`transformer`, a small one from scratch; or, with --data, a Hugging Face '
+    'folder, whose weights are the start, whose tokenizer and template read.',
   )
   seeds: int = field(
     3, 'Independent repetitions: data, start, order.', within='[1, inf)'
   )
   steps: int = field(400, 'Updates.', within='[1, inf)')
   batch_size: int = field(128, 'Completions per update.', within='[1, inf)')
-  learning_rate: float = field(
-    3e-3, 'Peak rate; warm-up, then a cosine.', within='(0, inf)'
+  learning_rate: float | None = field(
+    None,
+    f'Peak rate; warm-up, then a cosine. {_own("learning_rate")}',
+    within='(0, inf)',
   )
   packing: Literal['packed', 'shared', 'padded'] = field(
     'packed', 'How batches are laid out; results agree to rounding.'
   )
-  width: int = field(32, 'Features of the transformer.', within='[1, inf)')
-  depth: int = field(2, 'Its layers.', within='[1, inf)')
-  num_heads: int = field(2, 'Its attention heads.', within='[1, inf)')
+  width: int | None = field(
+    None, f'Features of the transformer. {_own("width")}', within='[1, inf)'
+  )
+  depth: int | None = field(
+    None, f'Its layers. {_own("depth")}', within='[1, inf)'
+  )
+  num_heads: int | None = field(
+    None, f'Its attention heads. {_own("num_heads")}', within='[1, inf)'
+  )
   max_prompt_length: int | None = field(
     None,
     f'Tokens of prompts; ends kept. {_own("max_prompt_length")}',
@@ -96,6 +128,9 @@ class Config(common.MeshConfig):
     None,
     f'Tokens; starts kept. {_own("max_completion_length")}',
     within='[1, inf)',
+  )
+  keep_policies: bool = field(
+    True, 'Save the policy of every seed, in policies/.', runtime=True
   )
   log_interval: int = field(
     50, 'Steps between metrics; 0 writes none.', within='[0, inf)', runtime=True
@@ -110,19 +145,33 @@ class Config(common.MeshConfig):
 
 def run(config: Config) -> dict[str, Any]:
   """Trains one policy per seed and reports held-out nats per token."""
-  where = _DATA if config.data else _TASK
+  asked = command(config)
+  where = settings.where(config.data, config.model)
+  if where not in OWN:
+    raise ValueError(f'--model={config.model}: is no policy that writes text')
+  settings.check_lora(vars(config))
   config = common.fill(config, OWN, where)
-  vocab_size = ByteTokenizer.vocab_size if config.data else len(VOCABULARY)
-  sizes = {n: getattr(config, n) for n in ('width', 'depth', 'num_heads')}
-  model = build(plain_config(vocab_size, **sizes))
+  mesh = make_mesh(config.mesh) if config.mesh else None
+  policy = _policy(config, mesh)
   opened = common.open_run(config)
   if common.is_finished(opened):
     return opened.result
   rows = []
   with preemption() as should_stop:
     for seed in range(config.seeds):
-      rows.append(_one_seed(config, model, seed, opened.directory, should_stop))
-  result = _report(config, model, vocab_size, rows)
+      train, held_out = _groups(config, policy, seed)
+      tuned = _one_seed(
+        config, policy, seed, train, opened.directory, mesh, should_stop
+      )
+      rows.append(_scores(policy, seed, tuned.params, train, held_out))
+      if config.keep_policies:
+        keep_policy(
+          opened.directory / 'policies' / f'seed_{seed}',
+          policy.origin,
+          tuned.params,
+          _provenance(config, policy, asked, rows[-1]),
+        )
+  result = _report(config, policy, rows)
   storage.write_text(opened.directory / 'report.md', result.pop('text'))
   storage.write_text(
     storage.make_directory(opened.directory / 'eval') / 'seeds.jsonl',
@@ -132,8 +181,20 @@ def run(config: Config) -> dict[str, Any]:
   return result
 
 
-def _one_seed(config, model, seed, directory, should_stop) -> dict[str, Any]:
-  train, held_out = _groups(config, seed)
+def _policy(config: Config, mesh: Mesh | None) -> Policy:
+  if config.data:
+    return text_policy(vars(config), mesh)
+  transformer = transformer_of(vars(config), len(VOCABULARY))
+  return Policy(
+    build(transformer),
+    origin=ballot_origin(transformer),
+    lora=settings.lora_of(vars(config)),
+  )
+
+
+def _one_seed(
+  config, policy, seed, train, directory, mesh, should_stop
+) -> Tuned:
   writer = writers.combined_writer(
     [
       writers.jsonl_writer(directory / 'metrics.jsonl'),
@@ -142,13 +203,16 @@ def _one_seed(config, model, seed, directory, should_stop) -> dict[str, Any]:
     ]
   )
   checkpoints = Checkpoints(directory / 'checkpoints' / f'seed_{seed}')
-  params = fine_tune(
-    model,
+  tuned = fine_tune(
+    policy.model,
     train,
     steps=config.steps,
     batch_size=config.batch_size,
     learning_rate=config.learning_rate,
     seed=seed,
+    start=policy.params,
+    lora=policy.lora,
+    mesh=mesh,
     packing=config.packing,
     writer=writers.tagged_writer(writer, {'cell': f'seed {seed}'}),
     log_interval=config.log_interval,
@@ -158,13 +222,35 @@ def _one_seed(config, model, seed, directory, should_stop) -> dict[str, Any]:
   )
   checkpoints.close()
   writer.close()
+  return tuned
+
+
+def _scores(policy, seed, params, train, held_out) -> dict[str, Any]:
+  before = policy.params
+  if before is None:
+    before = policy.model.init(jax.random.key(seed))
   return {
     'seed': seed,
-    'before': nats_per_token(model, model.init(jax.random.key(seed)), held_out),
-    'after': nats_per_token(model, params, held_out),
-    'on_training': nats_per_token(model, params, train[: len(held_out)]),
+    'before': nats_per_token(policy.model, before, held_out),
+    'after': nats_per_token(policy.model, params, held_out),
+    'on_training': nats_per_token(policy.model, params, train[: len(held_out)]),
     'held_out': len(held_out),
   }
+
+
+def _provenance(config, policy, asked, row) -> Provenance:
+  known = provenance_of(config.data or config.task, config.model, asked)
+  return dataclasses.replace(
+    known,
+    loss='sft, nats per token of the completions',
+    seeds=(row['seed'],),
+    results={
+      'parameters trained': trains(policy.lora),
+      'updates': f'{config.steps} of {config.batch_size} completions',
+      'held-out nats per token, before': f'{row["before"]:.4f}',
+      'held-out nats per token, after': f'{row["after"]:.4f}',
+    },
+  )
 
 
 def nats_per_token(
@@ -179,7 +265,9 @@ def nats_per_token(
   return float(-completion_logps(model, params, batches).sum() / tokens)
 
 
-def _groups(config: Config, seed: int) -> tuple[list[Group], list[Group]]:
+def _groups(
+  config: Config, policy: Policy, seed: int
+) -> tuple[list[Group], list[Group]]:
   """Training and held-out completions; groups are split, not rows."""
   if not config.data:
     sizes = BallotSizes(
@@ -194,15 +282,17 @@ def _groups(config: Config, seed: int) -> tuple[list[Group], list[Group]]:
       packing=config.packing,
     )
     return demonstrations(seed, sizes)
-  records, read = load(config.data)
+  records, read = load(config.data, template=policy.reading.template)
   if seed == 0:
     print(read)
   parts = split(records, seed=seed, fractions={'train': 0.9, 'held_out': 0.1})
   check_leak(parts)
-  return tuple(_encoded(config, part) for part in parts.values())
+  return tuple(_encoded(config, policy, part) for part in parts.values())
 
 
-def _encoded(config: Config, records: Sequence[Any]) -> list[Group]:
+def _encoded(
+  config: Config, policy: Policy, records: Sequence[Any]
+) -> list[Group]:
   good = []
   for record in records:
     if isinstance(record, Unpaired) and record.label:
@@ -229,13 +319,13 @@ def _encoded(config: Config, records: Sequence[Any]) -> list[Group]:
     )
   return encode(
     good,
-    ByteTokenizer(),
+    policy.reading.tokenizer,
     max_prompt_length=config.max_prompt_length,
     max_completion_length=config.max_completion_length,
   )[0]
 
 
-def _report(config, model, vocab_size, rows) -> dict[str, Any]:
+def _report(config, policy, rows) -> dict[str, Any]:
   series = {
     name: np.array([row[name] for row in rows])
     for name in ('before', 'after', 'on_training')
@@ -248,7 +338,8 @@ def _report(config, model, vocab_size, rows) -> dict[str, Any]:
     if gain.low > 0
     else 'not shown to have learned'
   )
-  params = count_params(jax.eval_shape(lambda: model.init(jax.random.key(0))))
+  shapes = jax.eval_shape(lambda: policy.model.init(jax.random.key(0)))
+  vocab_size = policy.origin.config.vocab_size
   lines = [
     [name, tables.estimate(mean_interval(values))]
     for name, values in (
@@ -261,7 +352,8 @@ def _report(config, model, vocab_size, rows) -> dict[str, Any]:
   text = '\n\n'.join(
     [
       f'# Supervised fine-tuning: {config.data or config.task}',
-      f'{params:,} parameters, {config.steps} updates of {config.batch_size} '
+      f'{count_params(shapes):,} parameters, trained: {trains(policy.lora)}; '
+      f'{config.steps} updates of {config.batch_size} '
       f'completions, {config.seeds} seeds; each redraws data, start and order; '
       'intervals are over seeds.',
       tables.table(['completions', 'nats per token'], lines),

@@ -64,7 +64,7 @@ def arena_builder(
 def _ballot(
   given: Mapping[str, Any], base_models: Callable[[str], BaseModels | None]
 ) -> Callable[..., list[Arena]]:
-  transformer = _transformer(given, len(VOCABULARY))
+  transformer = transformer_of(given, len(VOCABULARY))
   build_one = functools.partial(
     ballot_arena,
     model=build(transformer),
@@ -84,7 +84,7 @@ def _records(
   if given['model'] == 'hashed':
     policies = [hashed_policy(given['max_completion_length'])]
   else:
-    policies = [_text_policy(given, mesh), hashed_policy()]
+    policies = [text_policy(given, mesh), hashed_policy()]
   return functools.partial(
     records_arenas,
     policies=policies,
@@ -94,11 +94,22 @@ def _records(
   )
 
 
-def _text_policy(given: Mapping[str, Any], mesh: Mesh | None) -> Policy:
-  asked = {name: given[name] for name in _READING}
+def text_policy(given: Mapping[str, Any], mesh: Mesh | None) -> Policy:
+  """The transformer that `--model` names, and how it reads --data.
+
+  Args:
+    given: flag -> value; a supervised start has its own, where it is to have
+      one.
+    mesh: where the weights of a folder are loaded to; None is one device.
+
+  Raises:
+    ModelError: a model folder that cannot be used.
+    ValueError: sizes that no transformer can have, or lengths beyond a context.
+  """
+  asked = {name: given[name] for name in _READING if name in given}
   asked['lora'] = lora_of(given)
   if given['model'] == 'transformer':
-    return byte_policy(_transformer(given, ByteTokenizer.vocab_size), **asked)
+    return byte_policy(transformer_of(given, ByteTokenizer.vocab_size), **asked)
   computing = {name: given[name] for name in _COMPUTING}
   return folder_policy(given['model'], mesh=mesh, **asked, **computing)
 
@@ -110,9 +121,10 @@ def _sizes(given: Mapping[str, Any], kind: type) -> Any:
   return kind(**asked, row_multiple=row_shards(make_mesh(given['mesh'])))
 
 
-def _transformer(
+def transformer_of(
   given: Mapping[str, Any], vocab_size: int
 ) -> TransformerConfig:
+  """The transformer that is trained from scratch."""
   sizes = {name: given[name] for name in ('width', 'depth', 'num_heads')}
   computing = {name: given[name] for name in _COMPUTING}
   return dataclasses.replace(plain_config(vocab_size, **sizes), **computing)

@@ -242,7 +242,10 @@ def _start(seed, model, groups, sizes, lora, base_models, fine_tune) -> PyTree:
   }
   if lora:
     recipe['lora'] = lora
-  train = functools.partial(fine_tune, model, groups, **recipe)
+
+  def train() -> PyTree:
+    return fine_tune(model, groups, **recipe).params
+
   if base_models is None:
     return train()
   like = model.init(jax.random.key(seed))

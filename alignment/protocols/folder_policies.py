@@ -7,6 +7,8 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from alignment.data.chat_template import ChatTemplate
+from alignment.data.folder_template import folder_template
 from alignment.data.hf_tokenizer import FolderTokenizer
 from alignment.models.build import build
 from alignment.models.config import TransformerConfig
@@ -25,8 +27,8 @@ def folder_policy(
   *,
   max_prompt_length: int,
   max_completion_length: int,
-  sft_steps: int,
-  sft_learning_rate: float,
+  sft_steps: int = 0,
+  sft_learning_rate: float = 3e-3,
   lora: Lora | None = None,
   mesh: Mesh | None = None,
   **overrides: Any,
@@ -47,16 +49,26 @@ def folder_policy(
   """
   origin, params = read_folder(folder, mesh=mesh, **overrides)
   tokenizer = FolderTokenizer(folder, vocab_size=origin.config.vocab_size)
+  template = folder_template(folder, tokenizer)
   check_context(origin.config, max_prompt_length, max_completion_length)
   return Policy(
     build(origin.config),
-    Reading(tokenizer, max_prompt_length, max_completion_length),
+    Reading(tokenizer, max_prompt_length, max_completion_length, template),
     sft_steps,
     sft_learning_rate,
     params,
     origin,
     lora,
   )
+
+
+def template_of(folder: str) -> ChatTemplate:
+  """The chat template of a model folder, before its weights are read.
+
+  Raises:
+    ModelError, DataError: a tokenizer or a template that cannot be used.
+  """
+  return folder_template(folder, FolderTokenizer(folder))
 
 
 def read_folder(

@@ -7,19 +7,22 @@ import pathlib
 import shutil
 
 from alignment.models.huggingface.card import Provenance
-from alignment.models.lora import merge
+from alignment.models.lora import Lora, merge
 from alignment.protocols.arena import Arena
 from alignment.protocols.base_models import write_params
 from alignment.protocols.contestants import Contestant
-from alignment.protocols.policies import write_checkpoint, write_folder
+from alignment.protocols.policies import Origin, write_checkpoint, write_folder
 from alignment.protocols.progress import Stop
 from alignment.types import PyTree
 
 
 def keep_policy(
-  folder: pathlib.Path, arena: Arena, trained: PyTree, provenance: Provenance
+  folder: pathlib.Path,
+  origin: Origin | None,
+  params: PyTree,
+  provenance: Provenance,
 ) -> None:
-  """Writes what was trained in an arena, whole, adapters merged.
+  """Writes a policy whole, adapters merged.
 
   A policy that came from a Hugging Face folder becomes one again, another
   transformer a checkpoint for `experiments.convert`, and a mere reward the
@@ -27,22 +30,26 @@ def keep_policy(
 
   Args:
     folder: replaced where it is there.
-    arena: whose start, and origin, it has.
-    trained: params, or adapters.
+    origin: of the policy; None is a mere reward.
+    params: of its model.
     provenance: of the policy.
   """
-  # A cell that was killed after this and before its row is done again.
+  # What was stopped between this and the end of its run is done again.
   shutil.rmtree(folder, ignore_errors=True)
-  if arena.lora:
-    trained = merge(arena.start, trained, arena.lora.scale)
-  origin = arena.origin
   if origin is None:
     said = {'provenance': dataclasses.asdict(provenance)}
-    write_params(folder, trained, said)
+    write_params(folder, params, said)
   elif origin.folder:
-    write_folder(folder, origin, trained, provenance)
+    write_folder(folder, origin, params, provenance)
   else:
-    write_checkpoint(folder, origin, trained, provenance)
+    write_checkpoint(folder, origin, params, provenance)
+
+
+def whole(arena: Arena, trained: PyTree) -> PyTree:
+  """The params of a model of which something was trained in an arena."""
+  if arena.lora is None:
+    return trained
+  return merge(arena.start, trained, arena.lora.scale)
 
 
 def provenance_of(
@@ -58,8 +65,6 @@ def provenance_of(
     stop: where it was selected.
   """
   hyper = ', '.join(f'{name}={value:g}' for name, value in contestant.hyper)
-  lora = arena.lora
-  trains = f'LoRA of rank {lora.rank}, alpha {lora.alpha:g}' if lora else 'all'
   return dataclasses.replace(
     run,
     noise=f'{run.noise}; {label}',
@@ -67,8 +72,15 @@ def provenance_of(
     seeds=(arena.seed,),
     results={
       'cell': label,
-      'parameters trained': trains,
+      'parameters trained': trains(arena.lora),
       'learning rate, step selected': f'{stop.learning_rate:g}, {stop.step}',
       'noisy validation nll, nats per pair': f'{stop.noisy_nll:.4f}',
     },
   )
+
+
+def trains(lora: Lora | None) -> str:
+  """Which parameters are trained, in words."""
+  if lora is None:
+    return 'all'
+  return f'adapters (LoRA) of rank {lora.rank}, alpha {lora.alpha:g}'

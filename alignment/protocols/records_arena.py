@@ -39,8 +39,8 @@ class Policy(NamedTuple):
   """What is aligned, and where it starts.
 
   Attributes:
-    model: over the vocabulary of the reading's tokenizer.
-    reading: how it reads text.
+    model: over the vocabulary of what it reads.
+    reading: how it reads text; None for one that reads none.
     sft_steps: of the supervised start on chosen completions; 0 does without.
     sft_learning_rate: its peak rate.
     params: where the supervised start begins; None initialises from the seed.
@@ -49,7 +49,7 @@ class Policy(NamedTuple):
   """
 
   model: Model
-  reading: Reading
+  reading: Reading | None = None
   sft_steps: int = 0
   sft_learning_rate: float = 3e-3
   params: PyTree | None = None
@@ -195,7 +195,7 @@ def _start(policy, pairs, sizes, seed, fine_tune) -> PyTree:
     seed=seed,
     start=policy.params,
     lora=policy.lora,
-  )
+  ).params
 
 
 def _split(model: Model, params: PyTree, pairs: Pairs) -> Split:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from alignment.data import splits
+from alignment.data.chat_template import ChatTemplate
 from alignment.data.encoding import encode
 from alignment.data.layout import Group
 from alignment.data.records import (
@@ -41,11 +42,13 @@ class Reading(NamedTuple):
   Attributes:
     tokenizer: text to ids.
     max_prompt_length, max_completion_length: tokens; None keeps all.
+    template: writes lists of messages as text; None: plain turns.
   """
 
   tokenizer: Tokenizer
   max_prompt_length: int | None = None
   max_completion_length: int | None = None
+  template: ChatTemplate | None = None
 
 
 @dataclasses.dataclass(frozen=True)

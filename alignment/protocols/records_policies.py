@@ -31,8 +31,8 @@ def byte_policy(
   *,
   max_prompt_length: int,
   max_completion_length: int,
-  sft_steps: int,
-  sft_learning_rate: float,
+  sft_steps: int = 0,
+  sft_learning_rate: float = 3e-3,
   lora: Lora | None = None,
 ) -> Policy:
   """A transformer on bytes.

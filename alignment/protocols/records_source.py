@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from alignment.data.chat_template import ChatTemplate
 from alignment.data.records import Preference, Record, Report, VotedPair
 from alignment.data.source import load
 from alignment.data.votes import Ceiling, ceiling
@@ -40,7 +41,7 @@ class Source(NamedTuple):
     return effective_flip_rate(self.flip_rate or 0.0, injected)
 
 
-def read_source(spec: str) -> Source:
+def read_source(spec: str, template: ChatTemplate | None = None) -> Source:
   """Reads preferences and measures what their labels say about themselves.
 
   From votes the flip rate is `Ceiling.flip_rate`, exact where all votes err
@@ -50,11 +51,12 @@ def read_source(spec: str) -> Source:
 
   Args:
     spec: as for `load`.
+    template: writes columns of messages as text; None: plain turns.
 
   Raises:
     DataError: it cannot be read, or holds no pairs that can be split.
   """
-  records, report = load(spec)
+  records, report = load(spec, template=template)
   check_records(records)
   if isinstance(records[0], VotedPair):
     found = ceiling(records)

@@ -26,7 +26,11 @@ from alignment.protocols.bakeoff import (
   tune,
 )
 from alignment.protocols.contestants import Contestant, check_contestant
-from alignment.protocols.kept_policies import keep_policy, provenance_of
+from alignment.protocols.kept_policies import (
+  keep_policy,
+  provenance_of,
+  whole,
+)
 from alignment.protocols.labelling import (
   EXACT_FLIPS,
   Noise,
@@ -258,8 +262,8 @@ def _train(
     name = f'{re.sub("[^A-Za-z0-9@.]+", "_", label)}_{key[:8]}'
     keep_policy(
       carrying.directory / 'policies' / name,
-      arena,
-      trained,
+      arena.origin,
+      whole(arena, trained),
       provenance_of(carrying.provenance, arena, label, job.contestant, stop),
     )
 

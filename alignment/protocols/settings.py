@@ -151,9 +151,7 @@ def check(given: Mapping[str, Any], where: str) -> None:
   for lacks in LACKS[where]:
     if lacks in inputs(here['noise']):
       refuse('noise', f'reads the {lacks} of pairs, which {where} lacks')
-  for flag in ('lora_alpha', 'lora_path'):
-    if given[flag] is not None and not given['lora_rank']:
-      refuse(flag, 'only used where --lora_rank is at least 1')
+  check_lora(given)
   for flag in ('relabelled', 'relabels', 'anchors'):
     if given[flag] is not None and not given['estimate_flip_rate']:
       refuse(flag, 'only used where --estimate_flip_rate names an estimator')
@@ -162,6 +160,19 @@ def check(given: Mapping[str, Any], where: str) -> None:
         flag,
         'nobody can be asked again on --data; where it has votes, these are '
         'used',
+      )
+
+
+def check_lora(given: Mapping[str, Any]) -> None:
+  """Refuses what says how adapters are, where there are none.
+
+  Raises:
+    ValueError: naming the flag.
+  """
+  for flag in ('lora_alpha', 'lora_path'):
+    if given[flag] is not None and not given['lora_rank']:
+      raise ValueError(
+        f'--{flag}={given[flag]}: only used where --lora_rank is at least 1'
       )
 
 

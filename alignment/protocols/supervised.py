@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import optax
@@ -30,6 +31,18 @@ from alignment.training.writers import Writer
 from alignment.types import Frozen, PyTree, Step, TrainState
 
 
+class Tuned(NamedTuple):
+  """What fine-tuning gives.
+
+  Attributes:
+    params: of the model, adapters merged.
+    trained: params, or adapters.
+  """
+
+  params: PyTree
+  trained: PyTree
+
+
 def fine_tune(
   model: Model,
   groups: Sequence[Group],
@@ -47,7 +60,7 @@ def fine_tune(
   checkpoints: Checkpoints | None = None,
   save_interval: int = 0,
   should_stop: Callable[[int], bool] = lambda step: False,
-) -> PyTree:
+) -> Tuned:
   """Maximises the likelihood of the groups' completions.
 
   Args:
@@ -59,7 +72,7 @@ def fine_tune(
       a tenth along a cosine.
     seed: of the initialisation and the order.
     start: params to continue from, left as they are; None initialises.
-    lora: adapters are trained, and merged in the end; None: all parameters.
+    lora: adapters are trained; None: all parameters.
     mesh: of the devices; None is one device.
     packing: key of PACKINGS.
     writer: of the metrics, every `log_interval` steps.
@@ -69,7 +82,7 @@ def fine_tune(
     should_stop: asked after every step; True raises `Preempted`.
 
   Returns:
-    The parameters.
+    The parameters, and what was trained of them.
   """
   optimizer, step = _compiled_step(model, steps, mesh, lora)
   key = jax.random.key(seed)
@@ -105,7 +118,8 @@ def fine_tune(
     save_interval=save_interval,
     should_stop=should_stop,
   )
-  return merge(base, state.params, lora.scale) if lora else state.params
+  params = merge(base, state.params, lora.scale) if lora else state.params
+  return Tuned(params, state.params)
 
 
 @functools.cache

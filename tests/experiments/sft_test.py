@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+from alignment.protocols import settings
 from alignment.training.preemption import Preempted
 from experiments import sft
 
@@ -163,8 +164,8 @@ def test_own_pairs_teach_their_chosen_side(tmp_path, pairs):
 
 def test_only_good_completions_are_learned(tmp_path, labelled):
   config = dataclasses.replace(SMALL, data=labelled)
-  config = sft.common.fill(config, sft.OWN, '--data')
-  train, held_out = sft._groups(config, 0)
+  config = sft.common.fill(config, sft.OWN, settings.TEXT)
+  train, held_out = sft._groups(config, sft._policy(config, None), 0)
   assert len(train) + len(held_out) == 60
   texts = [bytes(group.completions[0][:-1].tolist()) for group in train]
   assert not any(b'@' in text for text in texts)
@@ -193,7 +194,11 @@ def test_without_a_good_completion_it_says_so(tmp_path):
     ({'save_interval': -1}, '--save_interval=-1: must be within'),
     ({'width': 18, 'num_heads': 2}, 'width=18: must be a multiple'),
     ({'max_prompt_length': 9}, '--max_prompt_length=9: not used by the embed'),
-    ({'data': 'absent.jsonl', 'difficulty': 'hard'}, 'not used by --data'),
+    ({'data': 'absent.jsonl', 'difficulty': 'hard'}, 'not used by a tr'),
+    ({'model': 'hashed', 'data': 'x.jsonl'}, 'is no policy that writes'),
+    ({'model': 'absent'}, '--model=absent: reads text, give --data'),
+    ({'model': 'absent', 'data': 'x.jsonl'}, '--model=absent: is neither'),
+    ({'lora_path': 'merged'}, '--lora_path=merged: only used where --lora_r'),
     ({'data': 'absent.jsonl'}, 'absent.jsonl'),
   ],
 )
