@@ -34,7 +34,8 @@ class ModelConfig(common.Config):
   )
   matmul_dtype: tuple[Dtype, ...] = field(
     ('float32', 'bfloat16'),
-    'Operands of matrix products; of other libraries, their autocast.',
+    'Operands of our matrix products; other libraries train under autocast, '
+    'and score and decode with weights of this type.',
   )
   reference: tuple[Literal['in_step', 'precomputed'], ...] = field(
     ('in_step', 'precomputed'), 'How DPO gets its reference.'

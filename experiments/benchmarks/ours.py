@@ -11,6 +11,7 @@ from alignment.data.layout import Group, capacity_for, tabulate
 from alignment.data.table import lay_out_rows
 from alignment.models.build import build
 from alignment.models.config import TransformerConfig
+from alignment.models.decoding import generate, pad_prompts
 from alignment.models.lora import Lora, assembler, init_lora
 from alignment.roles.learner import preference_objective, sft_objective
 from alignment.roles.policy import completion_numbers
@@ -123,9 +124,38 @@ def _forward(work: Work) -> Callable[[int], float]:
   return score
 
 
+def _decode(work: Work) -> Callable[[int], float]:
+  """Greedy continuations of the prompts, none of which ends early."""
+  config = config_of(work)
+  params = build(config).init(jax.random.key(0))
+  decode = generate(config)
+  texts = load(work.texts)
+  padded = [
+    pad_prompts([pair[0] for pair in texts.batch(index)])
+    for index in range(len(texts.lengths))
+  ]
+  width = max(prompts.shape[1] for prompts, _ in padded)
+  batches = [
+    (np.pad(prompts, ((0, 0), (0, width - prompts.shape[1]))), lengths)
+    for prompts, lengths in padded
+  ]
+
+  def take(index: int) -> float:
+    found = decode(
+      params,
+      *batches[index % len(batches)],
+      max_new_tokens=work.new_tokens,
+      eos_ids=(),
+    )
+    return float(jax.block_until_ready(found).tokens[0, -1])
+
+  return take
+
+
 CASES: dict[str, Callable[[Work], Callable[[int], float]]] = {
   'dpo': _dpo,
   'sft': _sft,
   'forward': _forward,
+  'decode': _decode,
 }
 """Case -> (work) -> step."""

@@ -108,7 +108,7 @@ class Worker:
     try:
       return json.loads(line)
     except ValueError as error:
-      said = self._log.read_text(errors='replace').strip().splitlines()[-12:]
+      said = self._log.read_text(errors='replace').strip().splitlines()[-4:]
       raise WorkerError(
         f'the process of {self.name} gave no answer; it said: '
         f'{" / ".join(said) or "nothing"}'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def _sft(work: Work) -> Callable[[int], float]:
 def _forward(work: Work) -> Callable[[int], float]:
   """Log-probabilities of all completions from whole logits."""
   torch = importlib.import_module('torch')
-  model = torch_device.llama(work).eval()
+  model = _in_its_type(work)
   texts = load(work.texts)
   batches = []
   for index in range(len(texts.lengths)):
@@ -68,7 +69,7 @@ def _forward(work: Work) -> Callable[[int], float]:
 
   def score(index: int) -> float:
     tokens, mask, counted = batches[index % len(batches)]
-    with torch.no_grad(), torch_device.autocast(work):
+    with torch.no_grad():
       logits = model(
         input_ids=tokens, attention_mask=mask, use_cache=False
       ).logits
@@ -84,7 +85,7 @@ def _forward(work: Work) -> Callable[[int], float]:
 def _decode(work: Work) -> Callable[[int], float]:
   """Greedy `generate` from prompts padded on the left."""
   torch = importlib.import_module('torch')
-  model = torch_device.llama(work).eval()
+  model = _in_its_type(work)
   texts = load(work.texts)
   batches = [
     torch_device.padded([pair[0] for pair in texts.batch(index)], left=True)
@@ -93,7 +94,7 @@ def _decode(work: Work) -> Callable[[int], float]:
 
   def decode(index: int) -> float:
     tokens, mask = batches[index % len(batches)]
-    with torch.no_grad(), torch_device.autocast(work):
+    with torch.no_grad():
       found = model.generate(
         tokens,
         attention_mask=mask,
@@ -106,6 +107,12 @@ def _decode(work: Work) -> Callable[[int], float]:
     return value
 
   return decode
+
+
+def _in_its_type(work: Work) -> Any:
+  """A model whose weights are of the type asked for, not only its products."""
+  torch = importlib.import_module('torch')
+  return torch_device.llama(work).eval().to(getattr(torch, work.dtype))
 
 
 CASES: dict[str, Callable[[Work], Callable[[int], float]]] = {

@@ -56,8 +56,8 @@ class Work:
     case: 'dpo', 'sft', 'forward' or 'decode'.
     size: key of `SIZES`.
     texts: the file of `save`.
-    dtype: 'float32', or 'bfloat16' for the operands of matrix products (of
-      other libraries: their autocast).
+    dtype: 'float32', or 'bfloat16' for the operands of matrix products (other
+      libraries: autocast in training, else the weights).
     reference: how DPO gets its reference, 'in_step' or 'precomputed'.
     packing: key of PACKINGS; ours only.
     lora: '' trains all weights; 'merged' and 'low_rank' train adapters, by
