@@ -43,6 +43,7 @@ CHOICES = {
   'activation': ('silu', 'gelu', 'gelu_tanh'),
   'head': ('vocabulary', 'scalar', 'both'),
   'matmul_dtype': ('float32', 'bfloat16'),
+  'attention': ('auto', 'dense', 'blocks'),
 }
 
 
@@ -61,7 +62,7 @@ class TransformerConfig:
     mlp_width: ≥ 1, hidden features of the MLP.
     rotary: how positions turn queries and keys; None: they are learned, a
       table `[context, D]` is added to the embeddings.
-    local_rotary: of windowed layers; None: `rotary`.
+    local_rotary: of windowed layers, of the same fraction; None: `rotary`.
     context: ≥ 1, positions there are, or None for no limit; required where
       they are learned. A token beyond it comes out as NaN.
     window: ≥ 1, how many positions back windowed layers see, their own
@@ -88,6 +89,8 @@ class TransformerConfig:
       `both`.
     matmul_dtype: operands of the weight matmuls, forward and backward; they
       accumulate in float32 and everything else is float32 either way.
+    attention: how it is computed, see `attention.sight`; no way changes what
+      comes out.
     remat: recompute each layer in the backward pass instead of storing it.
     scan_layers: one compiled layer scanned over parameters stacked on a first
       axis: compile time constant in depth, a few per cent slower when shallow.
@@ -128,6 +131,7 @@ class TransformerConfig:
   tied_head: bool = False
   head: Literal['vocabulary', 'scalar', 'both'] = 'vocabulary'
   matmul_dtype: Literal['float32', 'bfloat16'] = 'float32'
+  attention: Literal['auto', 'dense', 'blocks'] = 'auto'
   remat: bool = False
   scan_layers: bool = False
   head_chunk: int = 2**21
@@ -178,8 +182,10 @@ class TransformerConfig:
       )
     self._check(
       'local_rotary',
-      self.local_rotary is None or None not in (self.window, self.rotary),
-      'None where there is no window, or no rotary',
+      self.local_rotary is None
+      or None not in (self.window, self.rotary)
+      and self.local_rotary.fraction == self.rotary.fraction,
+      'None where there is no window or no rotary, of the same fraction as it',
     )
     self._check(
       'windowed',

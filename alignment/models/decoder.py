@@ -118,10 +118,13 @@ class Decoder(nn.Module):
         'positions', normal(TABLE_SCALE), (config.context, config.width)
       )
       hidden += _rows(table, positions)
+    hidden, memories = self._layers(
+      hidden, self._turns(positions), look, memories
+    )
     if config.context is not None:
       beyond = real & (positions >= config.context)
       hidden = jnp.where(beyond[..., None], jnp.nan, hidden)
-    return self._layers(hidden, self._turns(positions), look, memories)
+    return hidden, memories
 
   def _turns(self, positions: Array) -> tuple[Turn, Turn]:
     config = self.config

@@ -11,6 +11,7 @@ from jax.extend.core import jaxprs_in_params
 
 from alignment.data.layout import Group, capacity_for, lay_out, owners
 from alignment.models.rotary import Rotary
+from alignment.models.stacking import stack_layers
 from alignment.models.transformer import transformer
 from tests.models import oracle
 from tests.models.trees import (
@@ -223,12 +224,6 @@ def test_padding_of_random_numbers_changes_nothing():
   jax.tree.map(np.testing.assert_array_equal, grad, other_grad)
 
 
-def _stacked(params, depth):
-  layers = [params[f'layer_{index}'] for index in range(depth)]
-  rest = {k: v for k, v in params.items() if not k.startswith('layer_')}
-  return rest | {'layers': jax.tree.map(lambda *x: jnp.stack(x), *layers)}
-
-
 @pytest.mark.parametrize('remat', [False, True])
 def test_scanned_and_recomputed_layers_are_the_same_model(remat):
   plain = small_config(depth=3)
@@ -239,7 +234,7 @@ def test_scanned_and_recomputed_layers_are_the_same_model(remat):
     if not (remat or scan_layers):
       continue
     config = small_config(depth=3, remat=remat, scan_layers=scan_layers)
-    place = (lambda x: _stacked(x, 3)) if scan_layers else (lambda x: x)
+    place = (lambda x: stack_layers(x)) if scan_layers else (lambda x: x)
     started = jax.eval_shape(transformer(config).init, jax.random.key(0))
     assert jax.tree.map(jnp.shape, started) == jax.tree.map(
       jnp.shape, place(params)
@@ -247,6 +242,42 @@ def test_scanned_and_recomputed_layers_are_the_same_model(remat):
     other_value, other_grad = _loss_and_grad(config)(place(params), batch)
     np.testing.assert_allclose(other_value, value, rtol=1e-5)
     _assert_trees_close(other_grad, place(grad), rtol=1e-4, atol=1e-4)
+
+
+def test_layers_that_differ_are_scanned():
+  plain = FAMILIES['everything']
+  params = random_params(transformer(plain))
+  _, batch = random_batch('packed')
+  scanned = dataclasses.replace(plain, scan_layers=True, remat=True)
+  got = _statistics(scanned)(stack_layers(params), batch)
+  want = _statistics(plain)(params, batch)
+  _assert_trees_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('options', [{}, {'rotary': None}])
+def test_tokens_beyond_the_context_come_out_as_nan(options):
+  groups, batch = random_batch('packed')
+  longest = max(len(g.prompt) + max(map(len, g.completions)) for g in groups)
+  padding = batch.group == 0
+  assert padding.any()
+  # Padding has no position.
+  batch = batch.replace(positions=np.where(padding, 2**30, batch.positions))
+  enough = small_config(context=longest - 1, **options)
+  params = random_params(transformer(enough))
+  values = _statistics(enough)(params, batch)
+  assert all(np.isfinite(value).all() for value in values.values())
+  short = small_config(context=longest - 2, **options)
+  params = random_params(transformer(short))
+  found = per_completion(
+    groups, batch, _statistics(short)(params, batch)['token_logps']
+  )
+  for group in groups:
+    for k, completion in enumerate(group.completions):
+      # A token is predicted from the position before its own.
+      reads = np.arange(len(completion)) + len(group.prompt) - 1
+      np.testing.assert_array_equal(
+        np.isnan(found[group.index, k]), reads >= short.context
+      )
 
 
 def test_layers_of_a_scan_start_different():

@@ -79,7 +79,7 @@ FAMILIES = {
     window=3,
     windowed=(False, True),
     rotary=Rotary(fraction=0.7, scaling='linear', factor=2.0),
-    local_rotary=Rotary(theta=20.0),
+    local_rotary=Rotary(theta=20.0, fraction=0.7),
     norm='layer',
     norm_offset=0.5,
     post_norms=True,
