@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from typing import Literal
 
 from experiments import common
@@ -32,6 +33,9 @@ class ModelConfig(common.Config):
   packing: tuple[Literal['packed', 'shared', 'padded'], ...] = field(
     ('packed',), 'How our batches are laid out.'
   )
+  attention: tuple[Literal['auto', 'dense', 'blocks'], ...] = field(
+    ('auto',), 'How we compute attention; results agree to rounding.'
+  )
   matmul_dtype: tuple[Dtype, ...] = field(
     ('float32', 'bfloat16'),
     'Operands of our matrix products; other libraries train under autocast, '
@@ -39,6 +43,9 @@ class ModelConfig(common.Config):
   )
   reference: tuple[Literal['in_step', 'precomputed'], ...] = field(
     ('in_step', 'precomputed'), 'How DPO gets its reference.'
+  )
+  remat: bool = field(
+    False, 'Compute our layers again in the backward pass: less memory.'
   )
   lora: tuple[Literal['merged', 'low_rank'], ...] = field(
     (), 'Train adapters too, by these ways of applying them.'
@@ -58,10 +65,14 @@ class ModelConfig(common.Config):
 
 
 USES = {
+  'packing': ('dpo', 'sft', 'forward', 'start_up'),
+  'attention': ('dpo', 'sft', 'forward', 'start_up'),
   'reference': ('dpo',),
+  'remat': ('dpo', 'sft'),
   'lora': ('dpo', 'sft'),
   'lora_rank': ('dpo', 'sft'),
   'new_tokens': ('decode',),
+  'steps': ('dpo', 'sft', 'forward', 'decode'),
 }
 """Flag -> the model cases that it changes; those left out change all."""
 
@@ -70,11 +81,7 @@ PEERS = {
   'sft': {'transformers': ('float32', 'bfloat16')},
   'forward': {'transformers': ('float32', 'bfloat16')},
   'decode': {'transformers': ('float32', 'bfloat16')},
-  'start_up': {
-    'trl': ('float32',),
-    'tunix': ('float32',),
-    'transformers': ('float32',),
-  },
+  'start_up': {'trl': ('float32',), 'tunix': ('float32',)},
 }
 """Case -> other library -> the types it is measured in."""
 
@@ -91,26 +98,32 @@ def contenders(case: str, config: ModelConfig, texts: str) -> dict[str, Work]:
     'case': case,
     'size': config.model_size,
     'texts': texts,
+    'remat': config.remat and case in USES['remat'],
     'lora_rank': config.lora_rank,
     'new_tokens': config.new_tokens,
     'threads': config.threads,
   }
   references = config.reference if case == 'dpo' else ('in_step',)
   loras = ('', *config.lora) if case in USES['lora'] else ('',)
-  packings = ('padded',) if case == 'decode' else config.packing
+  is_laid_out = case != 'decode'
+  packings = config.packing if is_laid_out else ('padded',)
+  attentions = config.attention if is_laid_out else ('auto',)
   found = {}
-  for packing, lora, reference, dtype in itertools.product(
-    packings, loras, references, config.matmul_dtype
+  for packing, attention, lora, reference, dtype in itertools.product(
+    packings, attentions, loras, references, config.matmul_dtype
   ):
     work = Work(
       'ours',
       **shared,
       packing=packing,
+      attention=attention,
       lora=lora,
       reference=reference,
       dtype=dtype,
     )
-    found[_name(work, packings)] = work
+    told = [packing] * (len(packings) > 1)
+    told += [f'{attention} attention'] * (len(attentions) > 1)
+    found[_name(work, told)] = work
   for peer, dtypes in PEERS[case].items():
     if peer not in config.peer:
       continue
@@ -121,7 +134,7 @@ def contenders(case: str, config: ModelConfig, texts: str) -> dict[str, Work]:
     ):
       if dtype in config.matmul_dtype:
         work = Work(peer, **shared, lora=lora, reference=reference, dtype=dtype)
-        found[_name(work, ())] = work
+        found[_name(work)] = work
   return found
 
 
@@ -173,7 +186,7 @@ def _alike(work: Work) -> tuple:
   return work.dtype, work.reference, bool(work.lora)
 
 
-def _name(work: Work, packings: tuple[str, ...]) -> str:
+def _name(work: Work, told: Sequence[str] = ()) -> str:
   parts = [f'{work.side} {SHORT[work.dtype]}']
   if work.case == 'dpo' and work.reference == 'precomputed':
     parts.append('precomputed')
@@ -181,6 +194,4 @@ def _name(work: Work, packings: tuple[str, ...]) -> str:
     parts.append(
       f'LoRA {work.lora.replace("_", "-")}' if work.side == 'ours' else 'LoRA'
     )
-  if len(packings) > 1:
-    parts.append(work.packing)
-  return ', '.join(parts)
+  return ', '.join([*parts, *told])

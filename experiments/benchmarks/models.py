@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import os
 import pathlib
@@ -21,6 +22,7 @@ import numpy as np
 
 from experiments.benchmarks import counting, workload
 from experiments.benchmarks.contenders import (
+  PEERS,
   ModelConfig,
   contenders,
   figures,
@@ -132,25 +134,27 @@ def _start_up(case, config, texts, folder, on_round) -> Outcome:
     'threads': config.threads,
     'dtype': config.matmul_dtype[0],
     'packing': config.packing[0],
+    'attention': config.attention[0],
   }
-  kept, fresh = folder / 'kept', itertools.count()
 
   def start(name: str, work: Work) -> Seconds:
     with _worker(name, work, config, folder) as worker:
       return worker.start_up
 
-  def cold() -> Seconds:
-    cache_dir = str(folder / f'fresh_{next(fresh)}')
-    return start('cold', Work('ours', **shared, cache_dir=cache_dir))
+  def ours(cache: str) -> Seconds:
+    work = Work('ours', **shared, cache_dir=str(folder / cache))
+    return start('ours', work)
 
-  def warm() -> Seconds:
-    return start('warm', Work('ours', **shared, cache_dir=str(kept)))
-
-  calls = {'ours, nothing compiled before': cold, 'ours, compiled before': warm}
-  for peer in config.peer:
-    if peer != 'transformers':
+  fresh = itertools.count()
+  calls = {
+    'ours, nothing compiled before': lambda: ours(f'fresh_{next(fresh)}'),
+    # The untimed round fills it.
+    'ours, compiled before': lambda: ours('kept'),
+  }
+  for peer in PEERS['start_up']:
+    if peer in config.peer:
       work = Work(peer, **shared)
-      calls[peer] = lambda peer=peer, work=work: start(peer, work)
+      calls[peer] = functools.partial(start, peer, work)
   first, second, *others = calls
   timed = Case(
     {name: Contender(call) for name, call in calls.items()},
@@ -159,7 +163,10 @@ def _start_up(case, config, texts, folder, on_round) -> Outcome:
       Figure(second, most=START_UP if config.model_size == 's1' else np.inf),
       *(Figure(other, second) for other in others),
     ],
-    ['A process from its start to the end of its first DPO step.'],
+    [
+      'A process from its start to the end of its first DPO step; '
+      f'{config.matmul_dtype[0]}.'
+    ],
   )
   measured = timing.measure(timed, config.rounds, on_round)
   found = timing.figures(

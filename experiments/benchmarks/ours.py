@@ -37,8 +37,12 @@ def start(work: Work) -> Side:
 
 
 def config_of(work: Work) -> TransformerConfig:
-  sizes = SIZES[work.size]._asdict()
-  return TransformerConfig(**sizes, matmul_dtype=work.dtype)
+  return TransformerConfig(
+    **SIZES[work.size]._asdict(),
+    matmul_dtype=work.dtype,
+    attention=work.attention,
+    remat=work.remat,
+  )
 
 
 def batches_of(work: Work) -> list[Batch]:

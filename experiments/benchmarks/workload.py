@@ -60,6 +60,7 @@ class Work:
       libraries: autocast in training, else the weights).
     reference: how DPO gets its reference, 'in_step' or 'precomputed'.
     packing: key of PACKINGS; ours only.
+    attention, remat: of `TransformerConfig`; ours only.
     lora: '' trains all weights; 'merged' and 'low_rank' train adapters, by
       `assemble` that merges them or by products beside the frozen weights.
     lora_rank: ≥ 1, of every adapter.
@@ -75,6 +76,8 @@ class Work:
   dtype: str = 'float32'
   reference: str = 'in_step'
   packing: str = 'packed'
+  attention: str = 'auto'
+  remat: bool = False
   lora: str = ''
   lora_rank: int = 16
   new_tokens: int = 128

@@ -149,3 +149,20 @@ def test_refusals(monkeypatch):
   monkeypatch.setitem(benchmark.CASES, 'alone', lambda size: Case({}, ()))
   with pytest.raises(ValueError, match='--peer=crowdkit: not used by alone'):
     benchmark.run(benchmark.Config(case=('alone',), peer=('crowdkit',)))
+
+
+@pytest.mark.parametrize(
+  ('case', 'given', 'complaint'),
+  [
+    ('audit', {'threads': 2}, '--threads: used by dpo, .* not by audit'),
+    ('sft', {'reference': ('in_step',)}, '--reference: used by dpo, not'),
+    ('decode', {'packing': ('padded',)}, '--packing: .* not by decode'),
+    ('start_up', {'steps': 3}, '--steps: .* not by start_up'),
+    ('dpo', {'peer': ('transformers',)}, '--peer=transformers: not used'),
+  ],
+)
+def test_flags_without_effect_are_refused(tmp_path, case, given, complaint):
+  config = benchmark.Config(output_dir=str(tmp_path), case=(case,), **given)
+  with pytest.raises(ValueError, match=complaint):
+    benchmark.run(config)
+  assert not list(tmp_path.iterdir())

@@ -126,3 +126,16 @@ def test_interpreters_of_peers(tmp_path):
     models.pythons(changed(peer_python=('x=y',)))
   with pytest.raises(ValueError, match='is no file'):
     models.pythons(changed(peer_python=(f'trl={tmp_path}',)))
+
+
+def test_ways_of_attention_are_named_and_decoding_has_none():
+  config = changed(attention=('dense', 'blocks'), remat=True)
+  names = list(contenders('forward', config, ''))
+  assert names[::2] == [
+    'ours f32, dense attention',
+    'ours f32, blocks attention',
+  ]
+  decoding = contenders('decode', config, '')
+  assert list(decoding) == ['ours f32', 'ours bf16']
+  assert not any(work.remat for work in decoding.values())
+  assert all(work.remat for work in contenders('sft', config, '').values())
