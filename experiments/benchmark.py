@@ -99,7 +99,8 @@ def run(config: Config) -> dict[str, Any]:
     Case -> `figures` (rows of `timing.figures`) and `contenders` (a row for
     each); what `result.json` holds too.
   """
-  names = config.case or (*CASES, *models.CASES)
+  # Models first: cases in this process would hold on to an accelerator.
+  names = config.case or (*models.CASES, *CASES)
   check(names, config)
   opened = common.open_run(config)
   if common.is_finished(opened):

@@ -318,8 +318,9 @@ _COUNTED = {
   'sft': 'tokens/s count prompt and chosen completion, FLOP/s 6 N a token (4 N '
   'for adapters).',
   'forward': 'tokens/s count the prompt for both completions, FLOP/s 2 N.',
-  'decode': 'tokens/s count new tokens; the bandwidth bound reads all weights '
-  'and the cache so far once for each.',
+  'decode': 'tokens/s count new tokens, their time includes reading the '
+  'prompts; the bandwidth bound reads all weights and the cache so far once '
+  'for each.',
 }
 
 

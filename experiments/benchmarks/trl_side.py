@@ -92,8 +92,11 @@ def _batches(work: Work, trainer_module: Any) -> list[dict[str, Any]]:
 
 def _trainer(policy: Any, reference: Any, *, precomputed: bool) -> Any:
   """What the loss reads of its trainer, on one process."""
-  same = lambda x: x  # noqa: E731
   torch = importlib.import_module('torch')
+
+  def same(value: Any) -> Any:
+    return value
+
   return types.SimpleNamespace(
     beta=0.1,
     label_smoothing=0.0,
