@@ -111,6 +111,14 @@ def test_tensor_rules_place_the_transformer():
   assert layers['mlp']['gate_up'] == (None, 'fsdp', None, 'tensor')
   assert layers['mlp']['down'] == (None, 'tensor', 'fsdp')
   assert found['embedding'] == ('tensor', 'fsdp')
+  biases = {
+    'attention': {'qkv_bias': jax.ShapeDtypeStruct((4, 3, 5), jnp.float32)},
+    'mlp': {'gate_up_bias': jax.ShapeDtypeStruct((2, 6), jnp.float32)},
+  }
+  assert specs(biases, mesh) == {
+    'attention': {'qkv_bias': ('tensor', None, None)},
+    'mlp': {'gate_up_bias': (None, 'tensor')},
+  }
   rules = (('embedding', PartitionSpec(None, 'tensor')),)
   assert specs(PARAMS, mesh, rules=rules)['embedding'] == (None, 'tensor')
 
