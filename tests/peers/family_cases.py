@@ -9,7 +9,7 @@ _SIZES = {
   'vocab_size': 37,
   'hidden_size': 24,
   'intermediate_size': 20,
-  'num_hidden_layers': 3,
+  'num_hidden_layers': 2,
   'num_attention_heads': 4,
   'num_key_value_heads': 2,
   'max_position_embeddings': CONTEXT,
@@ -19,7 +19,7 @@ _ALL = {'num_key_value_heads': 4}
 _GPT2 = {
   'vocab_size': 37,
   'n_embd': 24,
-  'n_layer': 3,
+  'n_layer': 2,
   'n_head': 4,
   'n_positions': CONTEXT,
 }
@@ -90,6 +90,7 @@ CASES: dict[str, tuple[str, dict]] = {
     'Qwen2ForCausalLM',
     {
       **_YARN,
+      'num_hidden_layers': 3,
       'use_sliding_window': True,
       'sliding_window': 4,
       'layer_types': [
@@ -126,7 +127,7 @@ CASES: dict[str, tuple[str, dict]] = {
       'attention_bias': True,
       'attn_logit_softcapping': None,
       'final_logit_softcapping': None,
-      'layer_types': ['full_attention'] * 3,
+      'layer_types': ['full_attention'] * 2,
       'tie_word_embeddings': False,
     },
   ),
@@ -148,6 +149,7 @@ CASES: dict[str, tuple[str, dict]] = {
       **_GEMMA,
       'final_logit_softcapping': 4.0,
       'attention_bias': True,
+      'num_hidden_layers': 3,
       'layer_types': ['sliding_attention'] * 2 + ['full_attention'],
       'rope_parameters': {
         'full_attention': {

@@ -27,7 +27,14 @@ FIXED: dict[str, tuple] = {
 }
 """Of every family: field -> the values it may have, first that of absence."""
 
-RUNTIME = ('head', 'matmul_dtype', 'remat', 'scan_layers', 'head_chunk')
+RUNTIME = (
+  'head',
+  'matmul_dtype',
+  'attention',
+  'remat',
+  'scan_layers',
+  'head_chunk',
+)
 """Choices of a config that are about running a model, not about which it is."""
 
 ACTIVATIONS = {
@@ -154,11 +161,16 @@ def refused(name: str, value: Any, wanted: str) -> ModelError:
   )
 
 
-def activation_name(config: TransformerConfig) -> str:
-  """How `transformers` calls the activation of a config."""
-  return {'gelu_tanh': 'gelu_pytorch_tanh'}.get(
-    config.activation, config.activation
-  )
+def activation_name(
+  config: TransformerConfig, tanh: str = 'gelu_pytorch_tanh'
+) -> str:
+  """How `transformers` calls the activation of a config.
+
+  Args:
+    config: of the transformer.
+    tanh: which of the names of 'gelu_tanh', the same but for rounding.
+  """
+  return tanh if config.activation == 'gelu_tanh' else config.activation
 
 
 def make_family(

@@ -89,7 +89,8 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
     'attention_bias': config.qkv_bias,
     'query_pre_attn_scalar': scalar,
     'final_logit_softcapping': config.logit_softcap,
-    'sliding_window': config.window,
+    # `transformers` wants a number even where no layer is windowed.
+    'sliding_window': config.window or config.context,
     'layer_types': layer_types(config),
   }
 

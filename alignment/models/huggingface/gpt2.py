@@ -85,7 +85,7 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
     'n_inner': config.mlp_width,
     'n_positions': config.context,
     'layer_norm_epsilon': config.norm_eps,
-    'activation_function': activation_name(config),
+    'activation_function': activation_name(config, 'gelu_new'),
     'scale_attn_weights': config.query_scale is None,
     'tie_word_embeddings': config.tied_head,
   }
