@@ -114,6 +114,28 @@ class Completions:
 
 
 @struct.dataclass
+class Blocks:
+  """Which blocks of tokens see which, as lists of static length.
+
+  A row of `T` tokens is `M` blocks of `size` tokens, the last one cut short. A
+  list has `n` blocks of queries; each sees at most `W` blocks.
+
+  Attributes:
+    queries: of each list `[R, n]` int32, the blocks of queries; `M` where none.
+    keys: of each list `[R, n, W]` int32, the blocks they see, in order; `M`
+      where none.
+    place: `[R, M]` int32, where a block stands in the lists, end to end; their
+      length where it is all padding and stands in none.
+    size: tokens of a block.
+  """
+
+  queries: tuple[Array, ...]
+  keys: tuple[Array, ...]
+  place: Array
+  size: int = struct.field(pytree_node=False)
+
+
+@struct.dataclass
 class Batch:
   """Prompt trees: a row holds groups, a group a prompt and its completions.
 
@@ -130,6 +152,8 @@ class Batch:
       The entries of a slot are contiguous and in order.
     examples: `[R, E]` arrays.
     completions: `[R, N]` arrays.
+    blocks: for attention that costs what texts cost; None where whole rows
+      cost about as much, or nobody has planned it.
   """
 
   tokens: Array
@@ -141,6 +165,7 @@ class Batch:
   slot: Array
   examples: Examples
   completions: Completions
+  blocks: Blocks | None = None
 
 
 @struct.dataclass

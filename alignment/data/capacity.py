@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from alignment.data.blocks import block_size, most_seen, pairs_of, pays, plan
 from alignment.data.packing import (
   Capacity,
   LayoutError,
+  Places,
   packed,
   packing_of,
   sizes,
 )
 
+_FINE = 16
+"""Sizes per octave of what is planned for known batches."""
+_CHUNK = 4096  # examples whose blocks are listed at a time
 
-def bucket(size: int) -> int:
-  """The smallest of four sizes per octave that is at least `size`."""
-  quantum = max(1, (1 << (max(size, 1) - 1).bit_length()) // 8)
+
+def bucket(size: int, per_octave: int = 4) -> int:
+  """The smallest of a few sizes per octave that is at least `size`."""
+  octave = 1 << (max(size, 1) - 1).bit_length()
+  quantum = max(1, octave // (2 * per_octave))
   return -(-size // quantum) * quantum
 
 
@@ -59,20 +68,22 @@ def safe_capacity(
       [
         _safe_packed(lengths, batch_size, row_multiple, width)
         for width in _packed_widths(lengths, max_row_length)
-      ]
+      ],
+      1 / 8,
     )
-  _, targets, completions = sizes(lengths).T
+  tokens, targets, completions = sizes(lengths).T
+  longest = int(tokens.max())
   slots = int(completions.max())
   rows = _round_up(batch_size, row_multiple)
   if packing == 'padded':
-    longest = int(lengths[:, 1:].max())
     cell = _row_length(lengths, max_row_length, cells=slots)
-    return Capacity(
-      rows, slots * cell, slots * min(bucket(longest), cell), slots, 1
-    )
-  width = _row_length(lengths, max_row_length)
-  head = min(bucket(int(targets.max())), width)
-  return Capacity(rows, width, head, slots, 1)
+    head = min(bucket(int(lengths[:, 1:].max())), cell)
+    capacity = Capacity(rows, slots * cell, slots * head, slots, 1)
+  else:
+    width = _row_length(lengths, max_row_length)
+    head = min(bucket(int(targets.max())), width)
+    capacity = Capacity(rows, width, head, slots, 1)
+  return _with_blocks(capacity, longest, _one_a_row(lengths, capacity, packing))
 
 
 def planned_capacity(
@@ -97,7 +108,7 @@ def planned_capacity(
     LayoutError: an example longer than `max_row_length`.
   """
   plans = []
-  for width in _packed_widths(lengths, max_row_length):
+  for width in _planned_widths(lengths, batches, row_multiple, max_row_length):
     safe = _safe_packed(lengths, batch_size, row_multiple, width)
     most = np.ones(4, int)  # rows, targets, slots, examples
     for members in batches:
@@ -109,17 +120,52 @@ def planned_capacity(
         for weights in (needs[:, 1], needs[:, 2], None)
       ]
       most = np.maximum(most, [row.max() + 1, *used])
-    rows, targets, slots, examples = (bucket(int(size)) for size in most)
+    rows, targets, slots, examples = map(int, most)
     plans.append(
       Capacity(
-        rows=min(_round_up(rows, row_multiple), safe.rows),
+        rows=min(_round_up(bucket(rows), row_multiple), safe.rows),
         tokens=width,
-        targets=min(targets, safe.targets),
-        slots=min(slots, safe.slots),
-        examples=min(examples, safe.examples),
+        targets=min(bucket(targets, _FINE), safe.targets),
+        slots=min(bucket(slots), safe.slots),
+        examples=min(bucket(examples), safe.examples),
       )
     )
-  return _shortest(plans)
+  best = _shortest(plans, 1 / 16)
+  parts = (lengths[members] for members in batches)
+  placed = ((part, packed(part, best), best.rows) for part in parts)
+  return _with_blocks(best, int(sizes(lengths)[:, 0].max()), placed)
+
+
+def _with_blocks(
+  capacity: Capacity,
+  longest: int,
+  parts: Iterable[tuple[np.ndarray, Places, int]],
+) -> Capacity:
+  """The capacity with lists of blocks for all rows of the parts, if they pay.
+
+  Args:
+    capacity: the other sizes.
+    longest: tokens of the longest example.
+    parts: of batches, the length table, the places and the number of rows.
+  """
+  tokens, size = capacity.tokens, block_size(longest)
+  count = -(-tokens // size)
+  most = np.zeros(count, int)
+  for lengths, places, rows in parts:
+    pairs = pairs_of(lengths, places, tokens, size)
+    most = np.maximum(most, most_seen(pairs, rows, count))
+  blocks = plan(most, size)
+  if not pays(blocks, tokens):
+    return capacity
+  return dataclasses.replace(capacity, blocks=blocks)
+
+
+def _one_a_row(lengths: np.ndarray, capacity: Capacity, packing: str):
+  """All examples, each in a row of its own, as parts of `_with_blocks`."""
+  for first in range(0, len(lengths), _CHUNK):
+    part = lengths[first : first + _CHUNK]
+    alone = dataclasses.replace(capacity, rows=len(part))
+    yield part, packing_of(packing)(part, alone), len(part)
 
 
 def _safe_packed(lengths, batch_size, row_multiple, width) -> Capacity:
@@ -160,10 +206,29 @@ def _packed_widths(lengths, max_row_length: int | None) -> list[int]:
   return [max_row_length]
 
 
-def _shortest(plans: list[Capacity]) -> Capacity:
-  """The shortest rows within an eighth of the fewest tokens."""
+def _planned_widths(
+  lengths, batches, row_multiple: int, max_row_length: int | None
+) -> list[int]:
+  """Row lengths worth trying for batches that are known.
+
+  Long rows waste the least at their ends: those that hold the largest batch in
+  the fewest rows, up to eight times the longest example.
+  """
+  if max_row_length is not None:
+    return _packed_widths(lengths, max_row_length)
+  tokens = sizes(lengths)[:, 0]
+  longest = int(tokens.max())
+  largest = max(int(tokens[members].sum()) for members in batches)
+  widths = [longest * by for by in (1, 1.5, 2, 3, 4, 6, 8)]
+  widths += [largest / (row_multiple * rows) for rows in (1, 2, 3, 4)]
+  widths = {bucket(math.ceil(width), _FINE) for width in widths}
+  return sorted(w for w in widths if longest <= w <= bucket(8 * longest, _FINE))
+
+
+def _shortest(plans: list[Capacity], slack: float) -> Capacity:
+  """The shortest rows within a share of the fewest tokens."""
   fewest = min(plan.rows * plan.tokens for plan in plans)
-  return next(p for p in plans if 8 * p.rows * p.tokens <= 9 * fewest)
+  return next(p for p in plans if p.rows * p.tokens <= (1 + slack) * fewest)
 
 
 def _row_length(

@@ -16,6 +16,19 @@ class LayoutError(ValueError):
   """An example that does not fit the capacity it was given."""
 
 
+class BlockSizes(NamedTuple):
+  """Static lengths of the lists of blocks of a row.
+
+  Attributes:
+    size: tokens of a block.
+    lists: (blocks of queries, blocks that each sees at most) of every list,
+      the widest first.
+  """
+
+  size: int
+  lists: tuple[tuple[int, int], ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class Capacity:
   """Static sizes of a batch; a new one is a new compile.
@@ -26,6 +39,7 @@ class Capacity:
     targets: `L`, predicted tokens of a row.
     slots: `N`, completions of a row.
     examples: `E` of a row.
+    blocks: of the lists of blocks that see each other; None for no lists.
   """
 
   rows: int
@@ -33,6 +47,7 @@ class Capacity:
   targets: int
   slots: int
   examples: int
+  blocks: BlockSizes | None = None
 
 
 class Places(NamedTuple):

@@ -6,8 +6,9 @@ import dataclasses
 
 import numpy as np
 
+from alignment.data.blocks import list_blocks, pairs_of
 from alignment.data.packing import Capacity, Places, place
-from alignment.types import Batch, Completions, Examples
+from alignment.types import Batch, Blocks, Completions, Examples
 
 _EMPTY = {'annotator_id': -1, 'index': -1}
 
@@ -54,7 +55,8 @@ def lay_out_rows(
     rows: contiguous rows to fill; the places are those of the whole batch.
 
   Raises:
-    LayoutError: an example does not fit; names its index and lengths.
+    LayoutError: an example does not fit; names its index and lengths. Or the
+      attention of a row does not fit the lists planned for it.
   """
   places = place(
     table.lengths[members], table.examples['index'][members], capacity, packing
@@ -77,6 +79,7 @@ def lay_out_rows(
     **_texts(table, members, capacity, places),
     examples=_examples(table, members, capacity, places),
     completions=_completions(table, members, capacity, places),
+    blocks=_blocks(table, members, capacity, places),
   )
 
 
@@ -145,6 +148,15 @@ def _completions(table, members, capacity, places: Places) -> Completions:
     reward=_filled(shape, to, table.rewards[members][there], dtype=np.float32),
     advantage=_filled(shape, to, np.nan, dtype=np.float32),
   )
+
+
+def _blocks(table, members, capacity, places: Places) -> Blocks | None:
+  """The lists of blocks that see each other, where they were planned."""
+  if capacity.blocks is None:
+    return None
+  tokens, size = capacity.tokens, capacity.blocks.size
+  pairs = pairs_of(table.lengths[members], places, tokens, size)
+  return list_blocks(pairs, capacity.rows, tokens, capacity.blocks)
 
 
 def _spread(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

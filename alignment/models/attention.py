@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from flax import struct
-from jax import lax
 
-from alignment.types import Array
+from alignment.models.block_attention import block_attend, block_sight
+from alignment.models.softmax_mean import softmax_mean
+from alignment.types import Array, Blocks, PyTree
 
-HIDDEN = -1e30
-"""Score of a pair that may not meet: finite, and exp of it is exactly 0."""
+ATTENTIONS = ('auto', 'dense', 'blocks')
 
 
 def visibility(group: Array, branch: Array) -> Array:
@@ -42,6 +41,19 @@ class Sight:
   """Who sees whom in a batch, prepared once for all layers of a forward pass.
 
   Attributes:
+    way: how `attend` computes, a key of `WAYS`.
+    seen: what that way prepared.
+  """
+
+  way: str = struct.field(pytree_node=False)
+  seen: PyTree
+
+
+@struct.dataclass
+class DenseSight:
+  """Who sees whom among all tokens of a row.
+
+  Attributes:
     positions: `[R, T]` int32, what windows are measured in.
     visible: `[R, T, T]` bool of `visibility`.
   """
@@ -50,15 +62,41 @@ class Sight:
   visible: Array
 
 
-def sight(positions: Array, group: Array, branch: Array) -> Sight:
+def sight(
+  positions: Array,
+  group: Array,
+  branch: Array,
+  blocks: Blocks | None = None,
+  *,
+  attention: str = 'auto',
+) -> Sight:
   """What `attend` needs to know of a batch.
 
   Args:
     positions: `[R, T]` int32, inside the group.
     group: `[R, T]` int32, 0 is padding.
     branch: `[R, T]` int32, 0 is the prompt.
+    blocks: of the batch, where they were planned.
+    attention: 'dense' (all pairs of a row, masked), 'blocks' (pairs of blocks
+      that see each other), or 'auto': blocks where they were planned.
+
+  Raises:
+    ValueError: another `attention`, or blocks that were not planned.
   """
-  return Sight(positions, visibility(group, branch))
+  if attention not in ATTENTIONS:
+    raise ValueError(
+      f'attention must be one of {ATTENTIONS}, got {attention!r}'
+    )
+  if attention == 'auto':
+    attention = 'dense' if blocks is None else 'blocks'
+  if attention == 'dense':
+    return Sight('dense', DenseSight(positions, visibility(group, branch)))
+  if blocks is None:
+    raise ValueError(
+      "attention='blocks': want a batch laid out with blocks; they are planned "
+      'where rows are long enough for them to pay'
+    )
+  return Sight('blocks', block_sight(positions, group, branch, blocks))
 
 
 def attend(
@@ -89,16 +127,30 @@ def attend(
   Returns:
     `[R, T, H, G, F]` float32; of padding, anything finite.
   """
-  highest = lax.Precision.HIGHEST
-  scores = jnp.einsum(
-    'rihgf,rjhf->rhgij', query * scale, key, precision=highest
-  )
-  if softcap is not None:
-    scores = softcap * jnp.tanh(scores / softcap)
-  visible = sight.visible
+  return WAYS[sight.way](query * scale, key, value, sight.seen, softcap, window)
+
+
+def dense_attend(
+  query: Array,
+  key: Array,
+  value: Array,
+  seen: DenseSight,
+  softcap: float | None,
+  window: Array | int | None,
+) -> Array:
+  """`attend` over all pairs of a row; queries are scaled already."""
+  visible = seen.visible
   if window is not None:
-    at = sight.positions
+    at = seen.positions
     visible &= at[:, :, None] - at[:, None, :] < window
-  scores = jnp.where(visible[:, None, None], scores, HIDDEN)
-  weights = jax.nn.softmax(scores, axis=-1)
-  return jnp.einsum('rhgij,rjhf->rihgf', weights, value, precision=highest)
+  mixed = softmax_mean(
+    jnp.moveaxis(query, 1, 3),
+    jnp.moveaxis(key, 1, 2),
+    jnp.moveaxis(value, 1, 2),
+    visible,
+    softcap,
+  )
+  return jnp.moveaxis(mixed, 3, 1)
+
+
+WAYS = {'dense': dense_attend, 'blocks': block_attend}

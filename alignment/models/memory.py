@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
-from alignment.models.attention import HIDDEN, Sight, attend, sight
+from alignment.models.attention import Sight, attend, sight
 from alignment.models.attention_layer import Look
 from alignment.models.head import capped
+from alignment.models.softmax_mean import HIDDEN
 from alignment.types import Array
 
 

@@ -14,7 +14,7 @@ from alignment.models.head import chunked_head, named_statistics
 from alignment.models.matmul import matmul
 from alignment.models.model import Model
 from alignment.models.norms import normalise
-from alignment.types import Array, Batch, PyTree
+from alignment.types import Array, Batch, Blocks, PyTree
 
 
 def transformer(config: TransformerConfig) -> Model:
@@ -43,7 +43,13 @@ def transformer(config: TransformerConfig) -> Model:
     return compiled_init(key, row, row, row > 0, look)['params']
 
   def hidden_at(params: PyTree, batch: Batch, index: Array) -> Array:
-    look = tree_look(batch.positions, batch.group, batch.branch)
+    look = tree_look(
+      batch.positions,
+      batch.group,
+      batch.branch,
+      batch.blocks,
+      attention=config.attention,
+    )
     hidden, _ = decoder.apply(
       {'params': params}, batch.tokens, batch.positions, batch.group > 0, look
     )
@@ -84,15 +90,21 @@ def transformer(config: TransformerConfig) -> Model:
   return Model(init, statistics, rewards)
 
 
-def tree_look(positions: Array, group: Array, branch: Array) -> Look:
+def tree_look(
+  positions: Array,
+  group: Array,
+  branch: Array,
+  blocks: Blocks | None = None,
+  *,
+  attention: str = 'auto',
+) -> Look:
   """How the tokens of prompt trees see each other: the `look` of a decoder.
 
-  Args:
-    positions: `[R, T]` int32, inside the group.
-    group: `[R, T]` int32, 0 is padding.
-    branch: `[R, T]` int32, 0 is the prompt.
+  The arguments are those of `attention.sight`.
   """
-  return Partial(_look, sight(positions, group, branch))
+  return Partial(
+    _look, sight(positions, group, branch, blocks, attention=attention)
+  )
 
 
 def _look(seen: Sight, query, key, value, memory, **options):

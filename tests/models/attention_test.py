@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alignment.models.attention import (
+  DenseSight,
   Sight,
   attend,
   sight,
@@ -55,7 +56,8 @@ def test_attention_is_the_softmax_mean():
   key, value = _random(1, 4, 1, 3, seed=1), _random(1, 4, 1, 3, seed=2)
   visible = np.tril(np.random.default_rng(0).random((1, 4, 4)) < 0.5)
   visible |= np.eye(4, dtype=bool)
-  seen = Sight(jnp.zeros((1, 4), jnp.int32), jnp.asarray(visible))
+  positions = jnp.zeros((1, 4), jnp.int32)
+  seen = Sight('dense', DenseSight(positions, jnp.asarray(visible)))
   got = np.asarray(attend(query, key, value, seen, scale=3**-0.5))
   q, k, v = (np.asarray(x, np.float64) for x in (query, key, value))
   for i in range(4):
