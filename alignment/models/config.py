@@ -94,8 +94,8 @@ class TransformerConfig:
     remat: recompute each layer in the backward pass instead of storing it.
     scan_layers: one compiled layer scanned over parameters stacked on a first
       axis: compile time constant in depth, a few per cent slower when shallow.
-    head_chunk: ≥ 1, the most logits of one row (targets × V) that exist at a
-      time; rows are not chunked, so that they may be sharded.
+    head_chunk: ≥ 1, the most logits (targets of all rows × V) that exist at a
+      time; more of them are computed in pieces, and again in the backward pass.
 
   Raises:
     ValueError: a value outside its range.
@@ -134,7 +134,7 @@ class TransformerConfig:
   attention: Literal['auto', 'dense', 'blocks'] = 'auto'
   remat: bool = False
   scan_layers: bool = False
-  head_chunk: int = 2**21
+  head_chunk: int = 2**26
 
   def __post_init__(self):
     for name in SIZES:

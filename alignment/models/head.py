@@ -87,16 +87,17 @@ def chunked_head(
 ) -> Any:
   """statistic(hidden · weightᵀ, other logits, target), a chunk at a time.
 
-  Where L · V ≤ `chunk` it is computed whole. Otherwise the targets of every
-  row are walked in equal pieces and the backward pass computes the logits of a
-  piece again, so that neither pass holds more than R · `chunk` of them.
+  Where R · L · V ≤ `chunk` it is computed whole. Otherwise the targets of every
+  row are walked in equal pieces, of all rows at once so that rows may be
+  sharded, and the backward pass computes the logits of a piece again: a quarter
+  more products of the head, for memory that stays the same.
 
   Args:
     hidden: `[R, L, D]`, final hidden states at the sources.
     weight: `[V, D]`.
     target: `[R, L]` int32.
     statistic: what is kept of the logits.
-    chunk: ≥ 1, the most logits of one row at a time; at least one target is
+    chunk: ≥ 1, the most logits at a time; at least one target of every row is
       always taken.
     matmul_dtype: operands of the projection.
     softcap: of the first model's logits, before the statistic.
@@ -117,8 +118,8 @@ def chunked_head(
       )
     return statistic(logits, other_logits, piece_target)
 
-  length = target.shape[1]
-  count = math.ceil(length / max(1, chunk // weight.shape[0]))
+  rows, length = target.shape
+  count = math.ceil(length / max(1, chunk // (rows * weight.shape[0])))
   whole = (hidden, None if other is None else other[0], target)
   if count <= 1:
     return score(whole)

@@ -42,7 +42,7 @@ def test_statistics_against_float64():
     'token_entropy': -(probabilities * np.log(probabilities)).sum(-1),
     'token_log_sum_squares': np.log((probabilities**2).sum(-1)),
   }
-  got = chunked_head(*_jax_inputs(), named_statistics(NAMES), chunk=V * L)
+  got = chunked_head(*_jax_inputs(), named_statistics(NAMES), chunk=R * V * L)
   assert set(got) == set(wanted)
   for name in wanted:
     np.testing.assert_allclose(got[name], wanted[name], rtol=1e-5, atol=1e-5)
@@ -66,7 +66,7 @@ def test_statistics_of_extreme_logits_are_finite():
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-@pytest.mark.parametrize('chunk', [1, 2 * V, 4 * V, 9 * V])
+@pytest.mark.parametrize('chunk', [1, 2 * R * V, 4 * R * V, 9 * R * V])
 def test_chunks_change_nothing(chunk, dtype):
   hidden, weight, target = _jax_inputs()
   cotangent = jnp.asarray(
@@ -86,7 +86,7 @@ def test_chunks_change_nothing(chunk, dtype):
 
   both = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)), static_argnums=2)
   value, grads = both(hidden, weight, chunk)
-  whole_value, whole_grads = both(hidden, weight, V * L)
+  whole_value, whole_grads = both(hidden, weight, R * V * L)
   np.testing.assert_allclose(value, whole_value, rtol=1e-5)
   for grad, whole in zip(grads, whole_grads, strict=True):
     np.testing.assert_allclose(grad, whole, rtol=1e-4, atol=1e-5)
@@ -113,7 +113,7 @@ def test_a_divergence_reads_two_models():
     ours, theirs = jax.nn.log_softmax(logits), jax.nn.log_softmax(other)
     return jnp.sum(jnp.exp(ours) * (ours - theirs), -1)
 
-  for chunk in (3 * V, L * V):
+  for chunk in (3 * R * V, L * R * V):
     got = chunked_head(
       *_jax_inputs(),
       divergence,
@@ -150,8 +150,8 @@ def test_no_more_logits_exist_than_a_chunk(chunk_targets):
       np.prod(shape) for shape in _shapes(jaxpr) if shape and shape[-1] == V
     )
 
-  assert largest(chunk_targets * V) == R * chunk_targets * V
-  assert largest(L * V) == R * L * V  # the search does find the whole
+  assert largest(R * chunk_targets * V) == R * chunk_targets * V
+  assert largest(R * L * V) == R * L * V  # the search does find the whole
 
 
 def test_unknown_statistic_is_refused():
