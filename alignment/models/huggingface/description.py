@@ -41,12 +41,15 @@ class Description(NamedTuple):
   Attributes:
     config: of the transformer.
     family: how such models are written.
-    token_ids: what the folder says of the keys `TOKEN_IDS`, where it does.
+    token_ids: what the folder says of the keys `TOKEN_IDS`, where it does;
+      None: there is no such token.
+    is_classifier: whether it is a sequence classifier.
   """
 
   config: TransformerConfig
   family: Family
   token_ids: dict[str, Any]
+  is_classifier: bool
 
 
 def read_description(folder: os.PathLike | str, **overrides) -> Description:
@@ -88,7 +91,8 @@ def read_description(folder: os.PathLike | str, **overrides) -> Description:
   if overrides.get('head') == 'scalar':
     overrides['tied_head'] = False  # there is none to tie
   config = dataclasses.replace(config, **overrides)
-  return Description(config, family, _token_ids(folder, settings, config))
+  token_ids = _token_ids(folder, settings, config)
+  return Description(config, family, token_ids, is_classifier)
 
 
 def classifier(family: Family) -> str:
@@ -129,13 +133,14 @@ def _token_ids(
   folder: pathlib.Path, settings: Mapping[str, Any], config: TransformerConfig
 ) -> dict[str, Any]:
   """Of `generation_config.json` where it has them, else of `config.json`."""
-  said = {key: settings.get(key) for key in TOKEN_IDS}
+  said = {key: settings[key] for key in TOKEN_IDS if key in settings}
   if os.path.lexists(folder / 'generation_config.json'):
     generation = read_json(folder, 'generation_config.json')
     said.update({k: generation[k] for k in TOKEN_IDS if k in generation})
   ids = {}
   for key, value in said.items():
     if value in (None, -1):  # some folders say −1 for none
+      ids[key] = None
       continue
     several = value if isinstance(value, list) else [value]
     if not several or not all(
@@ -143,8 +148,9 @@ def _token_ids(
     ):
       raise ModelError(
         str(folder),
-        f'{key} is {value!r:.80}',
-        f'Token ids are 0 to {config.vocab_size - 1}',
+        f'{key} is {value!r:.80}, of a vocabulary of {config.vocab_size}',
+        'Write the right one, or null, into config.json and '
+        'generation_config.json',
       )
     ids[key] = value
   return ids

@@ -70,7 +70,7 @@ class Loaded(NamedTuple):
     params: its parameters, on their devices.
     family: how such models are written.
     token_ids: what the folder says of `bos_token_id`, `eos_token_id` (a number
-      or several) and `pad_token_id`, where it does.
+      or several) and `pad_token_id`, where it does; None: there is none.
   """
 
   config: TransformerConfig
@@ -102,7 +102,8 @@ def load_model(
       trained.
     **overrides: fields of `TransformerConfig` that leave what the folder
       describes alone (`config_json.RUNTIME`). `head='scalar'` or 'both' asks
-      for a reward head: `score.weight` `[1, D]` of the folder, else zeros.
+      for a reward head: `score.weight` `[1, D]` of the folder, else zeros
+      where it is a language model.
 
   Raises:
     ModelError: whatever is wrong with the folder.
@@ -132,7 +133,7 @@ def _match(
   folder: pathlib.Path, description: Description, stored: dict[str, Stored]
 ) -> tuple[list[Weight], dict[str, Stored]]:
   """The parameters that are in the folder, and the tensors by their names."""
-  config, family, _ = description
+  config, family = description.config, description.family
   place = str(folder)
   if config.depth > len(stored):  # before as many names are made up
     raise ModelError(
@@ -141,7 +142,7 @@ def _match(
       'Take config.json and the weights of one download',
     )
   weights = weight_table(config, family)
-  if REWARD_HEAD not in stored:
+  if REWARD_HEAD not in stored and not description.is_classifier:
     weights = [weight for weight in weights if weight.path != 'reward_head']
   spare = head_names(config, family)
   wanted = {

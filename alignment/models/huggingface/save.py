@@ -89,7 +89,9 @@ def save_model(
     params: its parameters, adapters merged; stacked where `scan_layers`.
     family: how such models are written.
     provenance: for the card.
-    token_ids: `bos_token_id`, `eos_token_id`, `pad_token_id`, as in `Loaded`.
+    token_ids: `bos_token_id`, `eos_token_id`, `pad_token_id`, as in `Loaded`;
+      for those left out `transformers` takes the usual ids of the family, None
+      says that there is no such token.
     files: name -> path to copy or content, such as `tokenizer_files(base)`.
     dtype: that the weights are rounded to.
     max_shard_size: bytes of a file of weights, but for a larger tensor, which

@@ -156,6 +156,9 @@ def test_a_classifier_has_a_reward_head_unless_asked(tmp_path):
   assert load_model(tmp_path / 'm').config.head == 'scalar'
   with pytest.raises(ModelError, match='1 of .* missing: lm_head.weight'):
     load_model(tmp_path / 'm', head='both')
+  folders.edit_tensors(tmp_path / 'm', lambda t: t.pop('score.weight'))
+  with pytest.raises(ModelError, match='1 of .* missing: score.weight'):
+    load_model(tmp_path / 'm')
   two = np.ones((2, 24), np.float32)
   folders.edit_tensors(
     tmp_path / 'm', lambda t: t.update({'score.weight': two})
@@ -265,10 +268,15 @@ def test_the_token_ids_of_generation_come_first(spoilt):
   folders.edit_json(
     spoilt, {'eos_token_id': 3, 'pad_token_id': -1, 'bos_token_id': 1}
   )
-  assert load_model(spoilt).token_ids == {'eos_token_id': 2, 'bos_token_id': 1}
+  assert load_model(spoilt).token_ids == {
+    'eos_token_id': 2,
+    'pad_token_id': None,
+    'bos_token_id': 1,
+  }
   folders.edit_json(spoilt, {'eos_token_id': [4, 5]}, 'generation_config.json')
   assert load_model(spoilt).token_ids == {
     'eos_token_id': [4, 5],
+    'pad_token_id': None,
     'bos_token_id': 1,
   }
 

@@ -40,7 +40,7 @@ def test_what_is_in_a_folder(tmp_path):
     folders.random_params(folders.small_config()),
     folders.LLAMA,
     provenance=folders.PROVENANCE,
-    token_ids={'bos_token_id': 1, 'eos_token_id': [2, 3]},
+    token_ids={'bos_token_id': None, 'eos_token_id': [2, 3]},
     files={'tokenizer.json': tokenizer, 'merges.txt': b'a b'},
   )
   assert returned == folder
@@ -60,7 +60,7 @@ def test_what_is_in_a_folder(tmp_path):
   assert config['model_type'] == 'llama'
   assert (config['vocab_size'], config['hidden_size']) == (31, 24)
   assert config['dtype'] == config['torch_dtype'] == 'float32'
-  ids = {'bos_token_id': 1, 'eos_token_id': [2, 3]}
+  ids = {'bos_token_id': None, 'eos_token_id': [2, 3]}
   assert ids.items() <= config.items()
   assert read_json(folder / 'generation_config.json') == ids
 
