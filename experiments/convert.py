@@ -34,6 +34,7 @@ from alignment.models.model import count_params
 from alignment.protocols.conversion import Source, read_source
 from alignment.protocols.policies import (
   read_checkpoint,
+  with_context,
   write_checkpoint,
   write_folder,
 )
@@ -102,10 +103,9 @@ def _check(config: Config) -> None:
 
 def _folder(config: Config, source: Source, known) -> str:
   params, dtype = source.whole(), config.dtype or 'float32'
-  write_folder(config.output_dir, source.origin, params, known, dtype)
-  found = verify_export(
-    config.output_dir, source.origin.config, params, dtype=dtype
-  )
+  origin = with_context(source.origin)
+  write_folder(config.output_dir, origin, params, known, dtype)
+  found = verify_export(config.output_dir, origin.config, params, dtype=dtype)
   text = f'max |Δ logit| {found.difference:.2g} after reading it back'
   if dtype == 'bfloat16':
     text += (

@@ -170,6 +170,8 @@ def run(config: Config) -> dict[str, Any]:
           policy.origin,
           tuned.params,
           _provenance(config, policy, asked, rows[-1]),
+          lora=policy.lora,
+          adapters=tuned.trained,
         )
   result = _report(config, policy, rows)
   storage.write_text(opened.directory / 'report.md', result.pop('text'))

@@ -7,12 +7,15 @@ import pathlib
 import shutil
 
 from alignment.models.huggingface.card import Provenance
+from alignment.models.huggingface.families import FAMILIES
+from alignment.models.huggingface.peft import save_adapters
 from alignment.models.lora import Lora, merge
 from alignment.protocols.arena import Arena
 from alignment.protocols.base_models import write_params
 from alignment.protocols.contestants import Contestant
 from alignment.protocols.policies import Origin, write_checkpoint, write_folder
 from alignment.protocols.progress import Stop
+from alignment.training import storage
 from alignment.types import PyTree
 
 
@@ -21,28 +24,39 @@ def keep_policy(
   origin: Origin | None,
   params: PyTree,
   provenance: Provenance,
+  *,
+  lora: Lora | None = None,
+  adapters: PyTree = None,
 ) -> None:
-  """Writes a policy whole, adapters merged.
+  """Writes a policy so that others can use it.
 
-  A policy that came from a Hugging Face folder becomes one again, another
-  transformer a checkpoint for `experiments.convert`, and a mere reward the
-  checkpoint of its params.
+  What was trained on a Hugging Face folder becomes one again, or an adapter of
+  it in the format of PEFT; another transformer becomes a checkpoint for
+  `experiments.convert`, and a mere reward the checkpoint of its params.
 
   Args:
     folder: replaced where it is there.
     origin: of the policy; None is a mere reward.
-    params: of its model.
+    params: of its model, adapters merged.
     provenance: of the policy.
+    lora: of the adapters; None where all parameters were trained.
+    adapters: that were trained.
   """
   # What was stopped between this and the end of its run is done again.
   shutil.rmtree(folder, ignore_errors=True)
   if origin is None:
     said = {'provenance': dataclasses.asdict(provenance)}
     write_params(folder, params, said)
-  elif origin.folder:
-    write_folder(folder, origin, params, provenance)
-  else:
+  elif not origin.folder:
     write_checkpoint(folder, origin, params, provenance)
+  elif lora and origin.is_start:
+    storage.make_directory(folder.parent)
+    family = FAMILIES[origin.architecture]
+    save_adapters(
+      folder, origin.config, lora, adapters, family, provenance=provenance
+    )
+  else:
+    write_folder(folder, origin, params, provenance)
 
 
 def whole(arena: Arena, trained: PyTree) -> PyTree:

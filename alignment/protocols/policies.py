@@ -26,6 +26,8 @@ TOKENIZER = 'tokenizer'
 """Where a checkpoint's folder keeps the files of its tokenizer."""
 _SAID = ('token_ids', 'architecture', 'folder')
 """Fields of an `Origin` that are written as they are."""
+CONTEXT = 2048
+"""Positions, where there is no limit: what Llama's folders say by default."""
 SCRATCH = 'LlamaForCausalLM'
 """The family of models that are trained from scratch here."""
 
@@ -63,6 +65,19 @@ class Saved(NamedTuple):
   origin: Origin
   params: PyTree
   provenance: Provenance
+
+
+def with_context(origin: Origin) -> Origin:
+  """The same with a number of positions, which folders must say.
+
+  Policies that were trained from scratch have no limit; their folders say
+  `CONTEXT`.
+  """
+  if origin.config.context is not None:
+    return origin
+  return origin._replace(
+    config=dataclasses.replace(origin.config, context=CONTEXT)
+  )
 
 
 def write_folder(

@@ -265,6 +265,8 @@ def _train(
       arena.origin,
       whole(arena, trained),
       provenance_of(carrying.provenance, arena, label, job.contestant, stop),
+      lora=arena.lora,
+      adapters=trained,
     )
 
   outcome = tune(
