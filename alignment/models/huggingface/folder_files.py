@@ -99,6 +99,7 @@ def parse_json(text: bytes, place: str) -> dict[str, Any]:
 
 
 def is_plain(name: str) -> bool:
+  """Whether it names a file directly in a folder: no path, no parent."""
   return (
     isinstance(name, str)
     and name not in ('', '.', '..')
