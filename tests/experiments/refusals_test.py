@@ -171,6 +171,28 @@ MAIN = {
     ['--data=pairs.jsonl', '--model=hashed', '--width=8'],
     '--width=8: not used by hashed words',
   ),
+  'words_lora': (
+    ['--data=pairs.jsonl', '--model=hashed', '--lora_rank=2'],
+    '--lora_rank=2: not used by hashed words',
+  ),
+  'words_remat': (
+    ['--data=pairs.jsonl', '--model=hashed', '--noremat'],
+    '--remat=False: not used by hashed words',
+  ),
+  'lora_alpha': (['--lora_alpha=4'], '--lora_alpha=4.0: only used where'),
+  'folder': (
+    ['--data=pairs.jsonl', '--model=absent'],
+    '--model=absent: is neither a model that is known here nor a folder',
+  ),
+  'folder_of_something': (
+    ['--data=pairs.jsonl', '--model=.'],
+    '--model=.: has no config.json; make a Hugging Face folder of it',
+  ),
+  'folder_without_data': (['--model=other'], '--model=other: reads text'),
+  'folder_width': (
+    ['--data=pairs.jsonl', '--model=other', '--width=8'],
+    '--width=8: not used by a model folder',
+  ),
   'no_data': (['--data=absent.jsonl'], 'absent.jsonl'),
   'mesh': (['--mesh=data=64'], 'data=64'),
   'mesh_word': (['--mesh=rows=2'], 'rows'),
