@@ -25,7 +25,6 @@ BASE = [
   'orbax-checkpoint>=0.12.8,<0.13',
   'pyarrow>=18',
   'rich>=13',
-  'safetensors>=0.5',
   'scipy>=1.14',
   'tensorboardX>=2.6.2',
   'tensorflow-datasets>=4.9.8',
@@ -33,7 +32,13 @@ BASE = [
   'tokenizers>=0.21',
 ]
 EXTRAS = {
-  'test': ['hypothesis>=6.100', 'pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.9'],
+  'test': [
+    'hypothesis>=6.100',
+    'pytest>=8',
+    'pytest-xdist>=3.6',
+    'ruff>=0.9',
+    'safetensors>=0.5',
+  ],
   'cuda12': ['jax[cuda12]>=0.10.2,<0.13'],
   'tpu': ['jax[tpu]>=0.10.2,<0.13'],
   'notebooks': ['ipykernel', 'jupytext', 'nbclient', 'nbformat'],
