@@ -18,6 +18,9 @@ and intervals on paired differences.
     python -m experiments.noisy_dpo --data=my.jsonl --loss=dpo,rdpo
   Crowd votes, one per pair to train on, by a linear reward that learns:
     python -m experiments.noisy_dpo --data=votes/ --model=hashed
+  A Hugging Face folder, by adapters, and adapters of it as the result:
+    python -m experiments.noisy_dpo --data=my.jsonl --model=folder \\
+      --lora_rank=8 --keep_policies
   Losses that assume a rate estimated from pairs labelled again:
     python -m experiments.noisy_dpo --estimate_flip_rate=agreement
 
