@@ -71,7 +71,10 @@ def run(config: Config) -> dict[str, Any]:
       f'--to=adapter: {config.input} is a {source.kind}, which holds whole '
       'weights; adapters come of training with --lora_rank'
     )
-  known = dataclasses.replace(source.provenance, command=command(config))
+  commands = [source.provenance.command, command(config)]
+  known = dataclasses.replace(
+    source.provenance, command='\n'.join(filter(None, commands))
+  )
   print(
     f'{config.input}: {source.kind}, {source.origin.architecture}, '
     f'{count_params(source.params):,} parameters'

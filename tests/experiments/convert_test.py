@@ -142,7 +142,9 @@ def test_what_sft_trained_from_scratch_becomes_a_folder(tmp_path):
   read, before = read_source(str(tmp_path / 'out')), read_source(str(policy))
   assert_equal(read.params, before.params)
   assert read.origin.files == byte_files()
-  assert 'sft, nats per token' in (tmp_path / 'out' / 'README.md').read_text()
+  card = (tmp_path / 'out' / 'README.md').read_text()
+  for text in ('sft, nats per', 'experiments.sft', 'experiments.convert'):
+    assert text in card, text
 
 
 @pytest.mark.parametrize(
