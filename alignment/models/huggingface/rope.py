@@ -18,7 +18,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from alignment.models.huggingface.config_json import positive, refused
+from alignment.models.huggingface.config_json import PLACE, positive, refused
 from alignment.models.huggingface.family import ModelError
 from alignment.models.rotary import Rotary
 
@@ -106,7 +106,7 @@ def read_rotary(
     return Rotary(**arguments)
   except ValueError as error:
     raise ModelError(
-      'config.json', f'rope_parameters: {error}', 'Correct the description'
+      PLACE, f'rope_parameters: {error}', 'Correct the description'
     ) from error
 
 
