@@ -132,6 +132,9 @@ def merge(base: PyTree, adapters: PyTree, scale: float) -> PyTree:
   """The base with W + scale · a · b for every W; a tree like `base`.
 
   Weights that change become float32, whatever the base is stored in.
+
+  Raises:
+    ValueError: adapters of layers or targets that the base does not have.
   """
 
   def change(layer, module, weight, parts):
@@ -149,6 +152,9 @@ def attach(base: PyTree, adapters: PyTree, scale: float) -> PyTree:
   Arrays of the base are taken over as they are. `attention` and `mlp` gain an
   entry `lora`, weight -> the `a` and scaled `b` of its targets, that
   `low_rank` applies.
+
+  Raises:
+    ValueError: adapters of layers or targets that the base does not have.
   """
 
   def beside(layer, module, weight, parts):
@@ -215,9 +221,14 @@ def _stacked(layer: PyTree) -> bool:
 
 def _changed(base: PyTree, adapters: PyTree, change: Callable) -> PyTree:
   """The base with `change(layer, module, weight, parts)` where adapters are."""
-  whole = dict(base)
-  for name, layer in _layers(base).items():
-    own = adapters.get(name, {})
+  whole, layers = dict(base), _layers(base)
+  for name, own in adapters.items():
+    if name not in layers or not set(own) <= set(_shapes(layers[name])):
+      raise ValueError(
+        f'adapters: {tuple(own)} of {name!r} have no place in a base with the '
+        f'layers {tuple(layers)}'
+      )
+    layer = layers[name]
     whole[name] = dict(layer)
     for path, targets in FUSED.items():
       if set(targets) & set(own):

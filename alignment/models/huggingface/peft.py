@@ -45,11 +45,11 @@ from alignment.models.huggingface.tensor_file import (
   write_tensors,
 )
 from alignment.models.lora import TARGETS, Lora
+from alignment.models.stacking import unstack_layers
 from alignment.types import PyTree
 
 TENSORS = 'adapter_model.safetensors'
 _PREFIX, _A, _B = 'base_model.model.', '.lora_A.weight', '.lora_B.weight'
-_STACKED = 'layers'
 
 
 class LoadedAdapters(NamedTuple):
@@ -153,8 +153,7 @@ def save_adapters(
   """
   folder = pathlib.Path(os.path.abspath(folder))
   adapters = jax.tree.map(fetched, adapters)
-  if _STACKED in adapters:
-    adapters = _unstack(adapters[_STACKED])
+  adapters = unstack_layers(adapters)
   modules = modules_of(config, family)
   unknown = set(adapters) - {module.layer for module in modules}
   if unknown:
@@ -321,17 +320,9 @@ def _stack(adapters: Mapping[str, Any], depth: int) -> PyTree:
     return jnp.asarray(whole)
 
   return {
-    _STACKED: {
+    'layers': {
       target: {name: leaf(target, name) for name in ('a', 'b')}
       for target in TARGETS
       if target in targets
     }
-  }
-
-
-def _unstack(layers: PyTree) -> dict[str, PyTree]:
-  depth = len(jax.tree.leaves(layers)[0])
-  return {
-    f'layer_{i}': jax.tree.map(lambda x, i=i: x[i], layers)
-    for i in range(depth)
   }
