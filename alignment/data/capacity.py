@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 
@@ -20,6 +21,7 @@ from alignment.data.packing import (
 
 _FINE = 16
 """Sizes per octave of what is planned for known batches."""
+_CUTS = 16  # shares of the batches in which groups may end
 _CHUNK = 4096  # examples whose blocks are listed at a time
 
 
@@ -134,6 +136,37 @@ def planned_capacity(
   parts = (lengths[members] for members in batches)
   placed = ((part, packed(part, best), best.rows) for part in parts)
   return _with_blocks(best, int(sizes(lengths)[:, 0].max()), placed)
+
+
+def by_size(
+  lengths: np.ndarray, batches: Sequence[np.ndarray], shapes: int
+) -> list[Sequence[np.ndarray]]:
+  """The batches in groups of about the same number of tokens, smallest first.
+
+  Cuts them where capacities of their own for every group cost the fewest
+  tokens in all.
+
+  Args:
+    lengths: `[n, 1 + K]` length table of the whole data set.
+    batches: rows of the table in each batch.
+    shapes: groups at most.
+  """
+  tokens = sizes(lengths)[:, 0]
+  totals = np.array([tokens[members].sum() for members in batches])
+  order = np.argsort(totals, kind='stable')
+  count = len(order)
+  cuts = sorted({round(count * i / _CUTS) for i in range(1, _CUTS)} - {0})
+  plans = (
+    [0, *between, count]
+    for between in itertools.combinations(cuts, min(shapes - 1, len(cuts)))
+  )
+
+  def cost(ends: list[int]) -> int:
+    pieces = itertools.pairwise(ends)
+    return sum((b - a) * totals[order[b - 1]] for a, b in pieces)
+
+  ends = itertools.pairwise(min(plans, key=cost))
+  return [[batches[i] for i in order[a:b]] for a, b in ends]
 
 
 def _with_blocks(

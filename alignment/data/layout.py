@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from alignment.data.capacity import planned_capacity, safe_capacity
+from alignment.data.capacity import (
+  by_size,
+  planned_capacity,
+  safe_capacity,
+)
 from alignment.data.packing import Capacity
 from alignment.data.table import Table, lay_out_rows
 from alignment.types import Batch
@@ -184,6 +189,38 @@ def capacity_for(
   if packing != 'packed' or planned is None:
     return safe
   return planned_capacity(table.lengths, planned, **size)
+
+
+def capacities_for(
+  groups: Sequence[Group] | Table,
+  *,
+  planned: Sequence[np.ndarray],
+  shapes: int,
+  **size: Any,
+) -> list[Capacity]:
+  """A few capacities of packed batches, the smallest first.
+
+  Batches that hold more tokens than most then cost what they cost, and not all
+  the others as well; each capacity is one more program to compile.
+
+  Args:
+    groups: the whole data set, or its table.
+    planned: positions in `groups` of the examples of every batch to come.
+    shapes: ≥ 1, capacities at most.
+    **size: as in `capacity_for`, but the packing.
+
+  Raises:
+    LayoutError: an example longer than `max_row_length`.
+    ValueError: no groups, or a size below 1.
+  """
+  if shapes < 1:
+    raise ValueError(f'shapes is {shapes}, want ≥ 1')
+  table = groups if isinstance(groups, Table) else tabulate(groups)
+  found = [
+    capacity_for(table, packing='packed', planned=part, **size)
+    for part in by_size(table.lengths, planned, shapes)
+  ]
+  return sorted(dict.fromkeys(found), key=lambda c: c.rows * c.tokens)
 
 
 def relabel(

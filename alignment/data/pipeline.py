@@ -10,7 +10,12 @@ import grain
 import jax
 import numpy as np
 
-from alignment.data.layout import Group, capacity_for, tabulate
+from alignment.data.layout import (
+  Group,
+  capacities_for,
+  capacity_for,
+  tabulate,
+)
 from alignment.data.packing import Capacity, LayoutError
 from alignment.data.table import Table, lay_out_rows
 from alignment.types import Batch
@@ -43,6 +48,7 @@ def batches(
   drop_remainder: bool = True,
   max_row_length: int | None = None,
   capacity: Capacity | None = None,
+  shapes: int = 1,
   prefetch: int = 0,
 ) -> Iterator[Batch]:
   """Batches of reshuffled epochs, from any global step on.
@@ -51,9 +57,10 @@ def batches(
   takes its rows: the same examples at the same step on any number of
   processes, and the step is the whole state of the iterator.
 
-  All batches have one shape, planned before the first. Only packed batches
-  beyond the planned ones (the epochs asked for, at most 256 batches) may not
-  fit; they come in a second, safe shape. A `capacity` of one's own is kept.
+  All batches have one shape, planned before the first; packed ones each the
+  smallest of `shapes` that holds it. Only packed batches beyond the planned
+  ones (the epochs asked for, at most 256 batches) may fit none; they come in
+  one more, safe shape. A `capacity` of one's own is kept.
 
   Args:
     groups: the data set, or its table.
@@ -69,6 +76,8 @@ def batches(
       example slots of weight 0.
     max_row_length: T at most; T exactly for packed rows.
     capacity: static sizes of the global batch, instead of planned ones.
+    shapes: ≥ 1, of packed batches; three waste about half as many tokens as
+      one, and compile three programs.
     prefetch: batches that a thread of its own prepares ahead; 0 without.
 
   Returns:
@@ -82,6 +91,7 @@ def batches(
   for name, value, low in (
     ('batch_size', batch_size, 1),
     ('seed', seed, 0),
+    ('shapes', shapes, 1),
     ('num_epochs', 1 if num_epochs is None else num_epochs, 1),
     ('start_step', start_step, 0),
     ('prefetch', prefetch, 0),
@@ -116,6 +126,7 @@ def batches(
     row_multiple=row_multiple,
     max_row_length=max_row_length,
     capacity=capacity,
+    shapes=shapes,
   )
   steps = grain.MapDataset.range(start_step, max(start_step, last))
   return iter(
@@ -203,42 +214,47 @@ def _filler(
   row_multiple: int,
   max_row_length: int | None,
   capacity: Capacity | None,
+  shapes: int = 1,
 ) -> Callable[[np.ndarray], Batch]:
   """Lays out this process's rows of a batch with given members."""
   if not 0 <= process_index < process_count:
     raise ValueError(
       f'process_index is {process_index}, want in [0, {process_count})'
     )
-  size = functools.partial(
-    capacity_for,
-    table,
-    packing=packing,
-    batch_size=batch_size,
-    row_multiple=math.lcm(row_multiple, process_count),
-  )
+  tightly = packing == 'packed' and capacity is None and planned is not None
+  if shapes > 1 and not tightly:
+    raise ValueError(
+      f'shapes is {shapes}, want 1 unless packing is packed and capacity None'
+    )
   if capacity is None:
-    shapes = [size(planned=planned, max_row_length=max_row_length)]
-    if packing == 'packed':
-      shapes.append(size(max_row_length=shapes[0].tokens))
+    size = dict(
+      batch_size=batch_size,
+      row_multiple=math.lcm(row_multiple, process_count),
+      max_row_length=max_row_length,
+    )
+    capacities = [capacity_for(table, packing=packing, **size)]
+    if tightly:
+      tight = capacities_for(table, planned=planned, shapes=shapes, **size)
+      capacities = [*tight, *capacities]
   elif capacity.rows % process_count:
     raise ValueError(
       f'capacity.rows is {capacity.rows}, want a multiple of process_count '
       f'{process_count}'
     )
   else:
-    shapes = [capacity]
+    capacities = [capacity]
 
-  def rows(shape: Capacity) -> slice:
-    share = shape.rows // process_count
+  def rows(capacity: Capacity) -> slice:
+    share = capacity.rows // process_count
     return slice(process_index * share, (process_index + 1) * share)
 
   def fill(members: np.ndarray) -> Batch:
-    for shape in shapes[:-1]:
+    for tight in capacities[:-1]:
       try:
-        return lay_out_rows(table, members, shape, packing, rows(shape))
+        return lay_out_rows(table, members, tight, packing, rows(tight))
       except LayoutError:
-        continue  # the safe shape holds every batch
-    shape = shapes[-1]
-    return lay_out_rows(table, members, shape, packing, rows(shape))
+        continue  # the safe capacity holds every batch
+    safe = capacities[-1]
+    return lay_out_rows(table, members, safe, packing, rows(safe))
 
   return fill

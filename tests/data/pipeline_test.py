@@ -144,6 +144,25 @@ def test_packed_plan_is_tighter_than_safe_and_shared():
   assert filled > 0.75
 
 
+def test_more_shapes_waste_fewer_tokens_and_hold_the_same_examples():
+  groups = random_groups(
+    np.random.default_rng(1), 320, prompt=(1, 30), completion=(1, 30)
+  )
+  size = dict(packing='packed', batch_size=8, seed=2, num_epochs=1)
+  one, three = (
+    list(pipeline.batches(groups, shapes=n, **size)) for n in (1, 3)
+  )
+  assert len({batch.tokens.shape for batch in one}) == 1
+  assert 1 < len({batch.tokens.shape for batch in three}) <= 3
+  assert list(map(members, one)) == list(map(members, three))
+  tokens = [sum(b.tokens.size for b in batches) for batches in (one, three)]
+  assert tokens[1] < 0.9 * tokens[0]
+  with pytest.raises(ValueError, match='shapes is 2, want 1 unless'):
+    pipeline.batches(groups, shapes=2, **(size | {'packing': 'shared'}))
+  with pytest.raises(ValueError, match='shapes is 0'):
+    pipeline.batches(groups, shapes=0, **size)
+
+
 def test_unplanned_packed_batches_come_in_the_safe_shape(monkeypatch):
   monkeypatch.setattr(pipeline, '_PLANNED_BATCHES', 1)
   found = take(200, packing='packed', max_row_length=40)
