@@ -6,10 +6,11 @@ import jax.numpy as jnp
 from flax import struct
 
 from alignment.models.block_attention import block_attend, block_sight
+from alignment.models.cell_attention import KERNELS, cell_attend, cell_sight
 from alignment.models.softmax_mean import softmax_mean
 from alignment.types import Array, Blocks, PyTree
 
-ATTENTIONS = ('auto', 'dense', 'blocks')
+ATTENTIONS = ('auto', 'dense', 'blocks', *KERNELS)
 
 
 def visibility(group: Array, branch: Array) -> Array:
@@ -68,6 +69,7 @@ def sight(
   branch: Array,
   blocks: Blocks | None = None,
   *,
+  cells: int = 1,
   attention: str = 'auto',
 ) -> Sight:
   """What `attend` needs to know of a batch.
@@ -77,11 +79,15 @@ def sight(
     group: `[R, T]` int32, 0 is padding.
     branch: `[R, T]` int32, 0 is the prompt.
     blocks: of the batch, where they were planned.
+    cells: of a row, where rows are padded: its completion slots.
     attention: 'dense' (all pairs of a row, masked), 'blocks' (pairs of blocks
-      that see each other), or 'auto': blocks where they were planned.
+      that see each other), 'splash' (of TPUs) or 'cudnn' (of GPUs, operands in
+      bfloat16) for padded rows, or 'auto': blocks where they were planned,
+      else dense.
 
   Raises:
-    ValueError: another `attention`, or blocks that were not planned.
+    ValueError: another `attention`, blocks that were not planned, or a kernel
+      that this backend or layout does not have.
   """
   if attention not in ATTENTIONS:
     raise ValueError(
@@ -91,6 +97,9 @@ def sight(
     attention = 'dense' if blocks is None else 'blocks'
   if attention == 'dense':
     return Sight('dense', DenseSight(positions, visibility(group, branch)))
+  if attention in KERNELS:
+    seen = cell_sight(positions, group, branch, cells, attention)
+    return Sight('cells', seen)
   if blocks is None:
     raise ValueError(
       "attention='blocks': want a batch laid out with blocks; they are planned "
@@ -153,4 +162,4 @@ def dense_attend(
   return jnp.moveaxis(mixed, 3, 1)
 
 
-WAYS = {'dense': dense_attend, 'blocks': block_attend}
+WAYS = {'dense': dense_attend, 'blocks': block_attend, 'cells': cell_attend}

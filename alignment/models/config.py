@@ -43,7 +43,7 @@ CHOICES = {
   'activation': ('silu', 'gelu', 'gelu_tanh'),
   'head': ('vocabulary', 'scalar', 'both'),
   'matmul_dtype': ('float32', 'bfloat16'),
-  'attention': ('auto', 'dense', 'blocks'),
+  'attention': ('auto', 'dense', 'blocks', 'splash', 'cudnn'),
 }
 
 
@@ -131,7 +131,7 @@ class TransformerConfig:
   tied_head: bool = False
   head: Literal['vocabulary', 'scalar', 'both'] = 'vocabulary'
   matmul_dtype: Literal['float32', 'bfloat16'] = 'float32'
-  attention: Literal['auto', 'dense', 'blocks'] = 'auto'
+  attention: Literal['auto', 'dense', 'blocks', 'splash', 'cudnn'] = 'auto'
   remat: bool = False
   scan_layers: bool = False
   head_chunk: int = 2**26

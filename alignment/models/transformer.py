@@ -48,6 +48,7 @@ def transformer(config: TransformerConfig) -> Model:
       batch.group,
       batch.branch,
       batch.blocks,
+      cells=batch.completions.length.shape[-1],
       attention=config.attention,
     )
     hidden, _ = decoder.apply(
@@ -96,6 +97,7 @@ def tree_look(
   branch: Array,
   blocks: Blocks | None = None,
   *,
+  cells: int = 1,
   attention: str = 'auto',
 ) -> Look:
   """How the tokens of prompt trees see each other: the `look` of a decoder.
@@ -103,7 +105,8 @@ def tree_look(
   The arguments are those of `attention.sight`.
   """
   return Partial(
-    _look, sight(positions, group, branch, blocks, attention=attention)
+    _look,
+    sight(positions, group, branch, blocks, cells=cells, attention=attention),
   )
 
 

@@ -33,9 +33,9 @@ class ModelConfig(common.Config):
   packing: tuple[Literal['packed', 'shared', 'padded'], ...] = field(
     ('packed',), 'How our batches are laid out.'
   )
-  attention: tuple[Literal['auto', 'dense', 'blocks'], ...] = field(
-    ('auto',), 'How we compute attention; results agree to rounding.'
-  )
+  attention: tuple[
+    Literal['auto', 'dense', 'blocks', 'splash', 'cudnn'], ...
+  ] = field(('auto',), 'How we compute attention; results agree to rounding.')
   matmul_dtype: tuple[Dtype, ...] = field(
     ('float32', 'bfloat16'),
     'Operands of our matrix products; other libraries train under autocast, '
