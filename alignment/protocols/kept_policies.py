@@ -6,9 +6,12 @@ import dataclasses
 import pathlib
 import shutil
 
+import jax
+
 from alignment.models.huggingface.card import Provenance
 from alignment.models.huggingface.families import FAMILIES
 from alignment.models.huggingface.peft import save_adapters
+from alignment.models.huggingface.save import fetched
 from alignment.models.lora import Lora, merge
 from alignment.protocols.arena import Arena
 from alignment.protocols.base_models import write_params
@@ -63,7 +66,9 @@ def whole(arena: Arena, trained: PyTree) -> PyTree:
   """The params of a model of which something was trained in an arena."""
   if arena.lora is None:
     return trained
-  return merge(arena.start, trained, arena.lora.scale)
+  # On a mesh adapters lie where the arena's own start need not.
+  adapters = jax.tree.map(fetched, trained)
+  return merge(arena.start, adapters, arena.lora.scale)
 
 
 def provenance_of(

@@ -10,6 +10,8 @@ import numpy as np
 from alignment.data import pipeline
 from alignment.data.layout import Group
 from alignment.losses.preference import METHODS, reads
+from alignment.models.lora import Lora
+from alignment.models.model import Model
 from alignment.protocols.arena import (
   Arena,
   Measured,
@@ -58,17 +60,19 @@ def toy_arena(
   steps: int = STEPS,
   batch_size: int = 8,
   row_multiple: int = 1,
+  model: Model = MODEL,
+  lora: Lora | None = None,
 ) -> Arena:
   """Training, validation and test pairs of one seed."""
   rng = np.random.default_rng([seed, 3])
-  start = MODEL.init(jax.random.key(seed))
+  start = model.init(jax.random.key(seed))
   names = ('train', 'validation', 'test')
   splits = {}
   for name, count in zip(names, sizes, strict=True):
     pairs = toy_pairs(rng, count)
     batches = pipeline.evaluation_batches(pairs.groups, batch_size=32)
     splits[name] = Split(
-      pairs, batches, completion_logps(MODEL, start, batches)
+      pairs, batches, completion_logps(model, start, batches)
     )
 
   def yardstick(params, margin):
@@ -78,7 +82,7 @@ def toy_arena(
 
   return Arena(
     seed=seed,
-    model=MODEL,
+    model=model,
     start=start,
     **splits,
     order=training_order(
@@ -91,4 +95,5 @@ def toy_arena(
     ),
     floor={'accuracy': 0.5},
     yardstick=yardstick,
+    lora=lora,
   )
