@@ -155,9 +155,11 @@ def save_adapters(
   adapters = jax.tree.map(fetched, adapters)
   adapters = unstack_layers(adapters)
   modules = modules_of(config, family)
-  unknown = set(adapters) - {module.layer for module in modules}
-  if unknown:
-    raise ValueError(f'adapters={sorted(unknown)}: the base has no such layers')
+  places = {(m.layer, target) for m in modules for target in m.targets}
+  for layer, own in adapters.items():
+    for target in own:
+      if (layer, target) not in places:
+        raise ValueError(f'adapters={layer}/{target}: the base has no such map')
   pairs = {}
   for module in modules:
     own = adapters.get(module.layer, {})
