@@ -137,11 +137,10 @@ def merge(base: PyTree, adapters: PyTree, scale: float) -> PyTree:
     ValueError: adapters of layers or targets that the base does not have.
   """
 
-  def change(layer, module, weight, parts):
+  def change(layer, module, weight, a, b):
     whole = layer[module][weight]
     times = jax.vmap(_times) if _stacked(layer) else _times
-    changes = jnp.concatenate([times(**part) for part in parts], axis=-2)
-    return {weight: whole + scale * changes}
+    return {weight: whole + scale * times(a, b)}
 
   return _changed(base, adapters, change)
 
@@ -150,41 +149,33 @@ def attach(base: PyTree, adapters: PyTree, scale: float) -> PyTree:
   """The base with the adapters beside its weights, for the low-rank path.
 
   Arrays of the base are taken over as they are. `attention` and `mlp` gain an
-  entry `lora`, weight -> the `a` and scaled `b` of its targets, that
+  entry `lora`, weight -> the `a` and scaled `b` of all its targets, that
   `low_rank` applies.
 
   Raises:
     ValueError: adapters of layers or targets that the base does not have.
   """
 
-  def beside(layer, module, weight, parts):
-    scaled = [{'a': p['a'], 'b': scale * p['b']} for p in parts]
-    return {'lora': {**layer[module].get('lora', {}), weight: scaled}}
+  def beside(layer, module, weight, a, b):
+    before = layer[module].get('lora', {})
+    return {'lora': {**before, weight: {'a': a, 'b': scale * b}}}
 
   return _changed(base, adapters, beside)
 
 
 def low_rank(
-  inputs: Array, parts: list[dict[str, Array]], matmul_dtype: str, axes: int = 1
+  inputs: Array, part: Mapping[str, Array], matmul_dtype: str, axes: int = 1
 ) -> Array:
-  """(inputs · a) · b of the targets of one weight, side by side on axis −2.
-
-  The products with a are one product.
+  """(inputs · a) · b.
 
   Args:
     inputs: `[..., *contracted]`.
-    parts: of `attach`, one per target.
+    part: a and b of one weight, as `attach` leaves them.
     matmul_dtype: operands of the products.
     axes: how many axes are contracted.
   """
-  down = jnp.concatenate([part['a'] for part in parts], axis=-1)
-  low, found, start = matmul(inputs, down, matmul_dtype, axes=axes), [], 0
-  for part in parts:
-    rank = part['a'].shape[-1]
-    piece = low[..., start : start + rank]
-    found.append(matmul(piece, part['b'], matmul_dtype))
-    start += rank
-  return found[0] if len(found) == 1 else jnp.concatenate(found, axis=-2)
+  low = matmul(inputs, part['a'], matmul_dtype, axes=axes)
+  return matmul(low, part['b'], matmul_dtype)
 
 
 PATHS = {'low_rank': attach, 'merged': merge}
@@ -220,7 +211,7 @@ def _stacked(layer: PyTree) -> bool:
 
 
 def _changed(base: PyTree, adapters: PyTree, change: Callable) -> PyTree:
-  """The base with `change(layer, module, weight, parts)` where adapters are."""
+  """The base with `change(layer, module, weight, a, b)` where adapters are."""
   whole, layers = dict(base), _layers(base)
   for name, own in adapters.items():
     if name not in layers or not set(own) <= set(_shapes(layers[name])):
@@ -233,8 +224,8 @@ def _changed(base: PyTree, adapters: PyTree, change: Callable) -> PyTree:
     for path, targets in FUSED.items():
       if set(targets) & set(own):
         module, _, weight = path.partition('/')
-        parts = _parts(layer, own, targets)
-        new = change(whole[name], module, weight, parts)
+        a, b = _joined(layer, own, targets)
+        new = change(whole[name], module, weight, a, b)
         whole[name][module] = {**whole[name][module], **new}
   return whole
 
@@ -243,24 +234,31 @@ def _times(a: Array, b: Array) -> Array:
   return matmul(a, b, 'float32')
 
 
-def _parts(layer: PyTree, own: PyTree, targets: tuple[str, ...]) -> list[dict]:
-  """a and b of the targets of one weight, b with the weight's axis −2.
+def _joined(
+  layer: PyTree, own: PyTree, targets: tuple[str, ...]
+) -> tuple[Array, Array]:
+  """a and b of all targets of one weight, b with the axes of the weight.
 
-  A target without adapter has rank 0: its product is zeros of its shape.
+  Their ranks follow one another, and b is 0 but for blocks. One product with it
+  multiplies zeros, which costs less than joining the products of each.
   """
-  parts = []
-  for target, (inputs, outputs) in _shapes(layer).items():
-    if target not in targets:
-      continue
+  shapes = _shapes(layer)
+  targets = tuple(target for target in targets if target in shapes)
+  if targets[0] in ('output', 'down'):
+    return own[targets[0]]['a'], own[targets[0]]['b']
+  widths = [shapes[t][1][-2] if t == 'query' else 1 for t in targets]
+  found_a, found_b, start = [], [], 0
+  for target, width in zip(targets, widths, strict=True):
     if target in own:
-      a, b = own[target]['a'], own[target]['b']
-    else:
-      first = layer['attention']['qkv'].shape[:1] if _stacked(layer) else ()
-      a, b = jnp.zeros((*first, *inputs, 0)), jnp.zeros((*first, 0, *outputs))
-    if target in ('key', 'value', 'gate', 'up'):
-      b = jnp.expand_dims(b, -2)
-    parts.append({'a': a, 'b': b})
-  return parts
+      b = own[target]['b']
+      b = b if target == 'query' else jnp.expand_dims(b, -2)
+      padding = [(0, 0)] * b.ndim
+      padding[-2] = (start, sum(widths) - start - width)
+      found_a.append(own[target]['a'])
+      found_b.append(jnp.pad(b, padding))
+    start += width
+  ranks = int(_stacked(layer))
+  return jnp.concatenate(found_a, -1), jnp.concatenate(found_b, ranks)
 
 
 def _shapes(layer: PyTree) -> dict[str, tuple[tuple[int, ...], ...]]:
