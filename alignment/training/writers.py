@@ -9,14 +9,15 @@ import pathlib
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import rich.console
 import rich.text
-import tensorboardX
-from tensorboardX.proto import event_pb2
 
 from alignment.training import storage
+
+if TYPE_CHECKING:
+  import tensorboardX
 
 Row = Mapping[str, float | str]
 """Metric name -> value; text values say which run of many a row is from."""
@@ -118,16 +119,33 @@ def tensorboard_writer(directory: os.PathLike | str) -> Writer:
   """
   directory = storage.make_directory(directory)
   runs: dict[str, tensorboardX.SummaryWriter] = {}
+  restarts: list[tuple[int, Mapping[str, str]]] = []
   lock = threading.Lock()
 
   def run(tags: Mapping[str, str]) -> tensorboardX.SummaryWriter:
     name = '-'.join(re.sub(r'[^\w.,@+=]+', '_', tag) for tag in tags.values())
     if name not in runs:
+      # With the first row, so after the first step was dispatched: it brings in
+      # torch where that is installed, which takes seconds.
+      import tensorboardX
+
       runs[name] = tensorboardX.SummaryWriter(str(directory / name))
     return runs[name]
 
+  def restart() -> None:
+    while restarts:
+      from tensorboardX.proto import event_pb2
+
+      step, tags = restarts.pop(0)
+      # What TensorBoard reads as a restart: it drops the points from there on.
+      log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+      run(tags).file_writer.add_event(
+        event_pb2.Event(step=step + 1, session_log=log)
+      )
+
   def write(step: int, row: Row) -> None:
     with lock:
+      restart()
       events = run(_tags(row))
       for name, value in row.items():
         if not isinstance(value, str) and math.isfinite(value):
@@ -135,14 +153,11 @@ def tensorboard_writer(directory: os.PathLike | str) -> Writer:
 
   def rewind(step: int, tags: Mapping[str, str]) -> None:
     with lock:
-      # What TensorBoard reads as a restart: it drops the points from there on.
-      restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-      run(tags).file_writer.add_event(
-        event_pb2.Event(step=step + 1, session_log=restart)
-      )
+      restarts.append((step, tags))
 
   def close() -> None:
     with lock:
+      restart()
       for events in runs.values():
         events.close()
 
