@@ -114,7 +114,7 @@ def read_settings(folder: pathlib.Path) -> Settings:
 
   rank, alpha = fields.get('r'), fields.get('lora_alpha')
   expect('r', _is_rank(rank), 'an integer ≥ 1')
-  expect('lora_alpha', _is_alpha(alpha), 'a number > 0')
+  expect('lora_alpha', _is_alpha(alpha), 'a number in (0, 2³¹)')
   patterns = {}
   for name, valid in (('rank_pattern', _is_rank), ('alpha_pattern', _is_alpha)):
     given = fields.get(name) or {}
@@ -204,4 +204,4 @@ def _is_rank(value: Any) -> bool:
 
 
 def _is_alpha(value: Any) -> bool:
-  return type(value) in (int, float) and 0 < value < math.inf
+  return type(value) in (int, float) and 0 < value < 2**31

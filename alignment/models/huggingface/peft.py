@@ -152,8 +152,7 @@ def save_adapters(
       disk that is full or cannot be written.
   """
   folder = pathlib.Path(os.path.abspath(folder))
-  adapters = jax.tree.map(fetched, adapters)
-  adapters = unstack_layers(adapters)
+  adapters = unstack_layers(jax.tree.map(fetched, adapters))
   modules = modules_of(config, family)
   places = {(m.layer, target) for m in modules for target in m.targets}
   for layer, own in adapters.items():
@@ -214,6 +213,8 @@ def _read_pairs(
         str(path), f'has {module}{end} twice', 'Save the adapters again'
       )
     found[module][end] = stored
+  if not found:
+    raise ModelError(str(path), 'holds no adapters', 'Save them again')
   pairs = {}
   for module, stored in found.items():
     inputs, outputs = modules[module].sizes

@@ -162,6 +162,7 @@ def test_patterns_and_stacked_layers(tmp_path):
     ({'r': True}, 'r is True'),
     ({'r': 4}, 'says rank 4 for model.layers.0.*whose tensors have 2'),
     ({'lora_alpha': 0}, 'lora_alpha is 0'),
+    ({'lora_alpha': 10**400}, 'lora_alpha is 1000'),
     ({'lora_alpha': '3'}, "lora_alpha is '3'"),
     ({'rank_pattern': {'(a+)+b': 1}}, r"expression '\(a\+\)\+b'"),
     ({'alpha_pattern': {'q_proj': -1}}, 'alpha_pattern is'),
@@ -213,6 +214,7 @@ UP = 'layers.2.mlp.up_proj.lora_'
   [
     (_rename(f'{UP}A.weight', f'{UP}embedding_A'), 'is no adapter of a linear'),
     (_rename(f'{UP}A.weight', 'layers.3.mlp.up_proj.lora_A.weight'), 'is no'),
+    (lambda t: t.clear(), 'holds no adapters'),
     (lambda t: t.pop(f'base_model.model.model.{UP}B.weight'), 'and B None'),
     (_replace(f'{UP}A.weight', np.ones((3, 24))), r'A \(3, 24\) and B \(10, 2'),
     (_replace(f'{UP}A.weight', np.ones((2, 23))), r'must be \[r, 24\]'),
