@@ -13,10 +13,11 @@ import numpy as np
 from alignment.data import pipeline
 from alignment.data.layout import Group, fill_reference
 from alignment.data.records import Report, Vote
-from alignment.models.lora import PATHS, Lora, init_lora
+from alignment.models.lora import PATHS, Lora
 from alignment.models.model import Model
 from alignment.protocols import ledger
 from alignment.protocols.policies import Origin
+from alignment.protocols.trainable import trained
 from alignment.training.writers import Writer, tagged_writer
 from alignment.types import Batch, PyTree
 
@@ -154,14 +155,6 @@ class Arena:
     if self.lora is None:
       return trained
     return PATHS[self.lora.path](self.start, trained, self.lora.scale)
-
-
-def trained(start: PyTree, lora: Lora | None, seed: int) -> PyTree:
-  """`start` itself, or adapters that do not change it yet."""
-  if lora is None:
-    return start
-  _, key = jax.random.split(jax.random.key(seed))
-  return init_lora(start, lora, key)
 
 
 def training_order(

@@ -25,23 +25,19 @@ from alignment.data.layout import relabel
 from alignment.data.pipeline import rows_with
 from alignment.losses.preference import reads
 from alignment.metrics.preference import accuracy, best_temperature_nll
-from alignment.models.lora import Lora, assembler
+from alignment.models.lora import Lora
 from alignment.models.model import Model
-from alignment.protocols.arena import Arena, Measured, Split, trained
+from alignment.protocols.arena import Arena, Measured, Split
 from alignment.protocols.contestants import Contestant, value_at_zero
 from alignment.protocols.progress import ROLES, CellCheckpoints, Progress, Stop
+from alignment.protocols.trainable import trained_step
 from alignment.roles.learner import preference_objective
 from alignment.roles.scoring import completion_logps, preference_margin
 from alignment.training import writers
 from alignment.training.loop import train
-from alignment.training.mesh import (
-  jit_step,
-  param_shardings,
-  place,
-  state_shardings,
-)
+from alignment.training.mesh import param_shardings, place, state_shardings
 from alignment.training.optimizer import make_optimizer, set_learning_rate
-from alignment.training.step import init_state, make_step
+from alignment.training.step import init_state
 from alignment.types import Batch, Frozen, PyTree, Step, TrainState
 
 
@@ -263,17 +259,7 @@ def compiled_step(
   With `lora`, it trains adapters on `frozen.models['base']`.
   """
   objective = preference_objective(model, loss, aggregate=aggregate)
-  assemble = lora and assembler(lora)
-  step = make_step(objective, _optimizer(), assemble=assemble)
-  if mesh is None:
-    return jit_step(step)
-
-  def fresh() -> TrainState:
-    start = model.init(jax.random.key(0))
-    return init_state(trained(start, lora, 0), _optimizer())
-
-  shardings = state_shardings(jax.eval_shape(fresh), mesh)
-  return jit_step(step, mesh, shardings)
+  return trained_step(model, objective, _optimizer(), mesh, lora)
 
 
 def labelled_order(

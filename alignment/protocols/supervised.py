@@ -12,23 +12,22 @@ from jax.sharding import Mesh
 
 from alignment.data import pipeline
 from alignment.data.layout import Group
-from alignment.models.lora import Lora, assembler, merge
+from alignment.models.lora import Lora, merge
 from alignment.models.model import Model
-from alignment.protocols.arena import trained
+from alignment.protocols.trainable import trained, trained_step
 from alignment.roles.learner import sft_objective
 from alignment.training.checkpoints import Checkpoints
 from alignment.training.loop import train
 from alignment.training.mesh import (
-  jit_step,
   param_shardings,
   place,
   row_shards,
   state_shardings,
 )
 from alignment.training.optimizer import make_optimizer, set_learning_rate
-from alignment.training.step import init_state, make_step
+from alignment.training.step import init_state
 from alignment.training.writers import Writer
-from alignment.types import Frozen, PyTree, Step, TrainState
+from alignment.types import Frozen, PyTree, Step
 
 
 class Tuned(NamedTuple):
@@ -93,7 +92,8 @@ def fine_tune(
   )
   if mesh is not None:
     state = place(state, state_shardings(state, mesh))
-    base = place(base, param_shardings(base, mesh), copy=False)
+    if lora:
+      base = place(base, param_shardings(base, mesh), copy=False)
 
   def batches(start_step: int):
     return pipeline.batches(
@@ -132,15 +132,5 @@ def _compiled_step(
     num_steps=steps,
     final_fraction=0.1,
   )
-  step = make_step(
-    sft_objective(model), optimizer, assemble=lora and assembler(lora)
-  )
-  if mesh is None:
-    return optimizer, jit_step(step)
-
-  def fresh() -> TrainState:
-    base = model.init(jax.random.key(0))
-    return init_state(trained(base, lora, 0), optimizer)
-
-  shardings = state_shardings(jax.eval_shape(fresh), mesh)
-  return optimizer, jit_step(step, mesh, shardings)
+  step = trained_step(model, sft_objective(model), optimizer, mesh, lora)
+  return optimizer, step
