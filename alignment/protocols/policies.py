@@ -8,8 +8,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
-
 from alignment.models.config import TransformerConfig
 from alignment.models.huggingface.card import Provenance
 from alignment.models.huggingface.config_json import RUNTIME
@@ -17,6 +15,7 @@ from alignment.models.huggingface.families import FAMILIES
 from alignment.models.huggingface.save import save_model
 from alignment.models.huggingface.table import abstract_params
 from alignment.models.rotary import Rotary
+from alignment.models.stacking import unstack_layers
 from alignment.protocols.base_models import write_params
 from alignment.training import storage
 from alignment.training.checkpoints import Checkpoints
@@ -143,7 +142,7 @@ def write_checkpoint(
     **{name: getattr(origin, name) for name in _SAID},
   }
   # Last: a checkpoint that can be listed has its tokenizer beside it.
-  write_params(pathlib.Path(directory), unstacked(params), said)
+  write_params(pathlib.Path(directory), unstack_layers(params), said)
 
 
 def read_checkpoint(directory: os.PathLike | str) -> Saved:
@@ -170,17 +169,6 @@ def read_checkpoint(directory: os.PathLike | str) -> Saved:
   files = {p.name: p.read_bytes() for p in sorted(folder.glob('*'))}
   origin = Origin(config, files=files, **{name: said[name] for name in _SAID})
   return Saved(origin, tree['params'], Provenance(**said['provenance']))
-
-
-def unstacked(params: PyTree) -> PyTree:
-  """`layers`, stacked on a first axis, as `layer_0`, `layer_1`, …"""
-  params = dict(params)
-  layers = params.pop('layers', None)
-  if layers is not None:
-    depth = jax.tree.leaves(layers)[0].shape[0]
-    for i in range(depth):
-      params[f'layer_{i}'] = jax.tree.map(lambda leaf, i=i: leaf[i], layers)
-  return params
 
 
 def _plain(config: TransformerConfig) -> dict[str, Any]:
