@@ -12,16 +12,11 @@ from alignment.models.config import TransformerConfig
 from alignment.models.huggingface.config_json import (
   Fields,
   layer_types,
-  make_family,
   refused,
 )
-from alignment.models.huggingface.family import Family
 from alignment.models.huggingface.llama_like import (
-  FIXED,
-  IGNORED,
-  RENAMES,
+  kin_of_llama,
   read_common,
-  weight_table,
   write_common,
 )
 from alignment.models.huggingface.rope import (
@@ -173,29 +168,17 @@ def _write_gemma3(config: TransformerConfig) -> dict[str, Any]:
   }
 
 
-def _family(architecture, model_type, defaults, read, write, fixed) -> Family:
-  return make_family(
-    architecture,
-    model_type,
-    defaults=defaults,
-    fixed=FIXED | {'use_bidirectional_attention': (None, False)} | fixed,
-    read=read,
-    write=write,
-    weights=weight_table,
-    ignored=IGNORED,
-    renames=RENAMES,
-  )
+_FIXED = {'use_bidirectional_attention': (None, False)}
 
-
-GEMMA2 = _family(
-  'Gemma2ForCausalLM', 'gemma2', _GEMMA2, _read_gemma2, _write_gemma2, {}
+GEMMA2 = kin_of_llama(
+  'Gemma2ForCausalLM', 'gemma2', _GEMMA2, _read_gemma2, _write_gemma2, _FIXED
 )
-GEMMA3 = _family(
+GEMMA3 = kin_of_llama(
   'Gemma3ForCausalLM',
   'gemma3_text',
   _GEMMA3,
   _read_gemma3,
   _write_gemma3,
   # `transformers` has the field for Gemma 3 and does nothing with it.
-  {'attn_logit_softcapping': (None,)},
+  _FIXED | {'attn_logit_softcapping': (None,)},
 )

@@ -280,7 +280,10 @@ def _write_qwen3(config: TransformerConfig) -> dict[str, Any]:
   return _write_qwen(config) | {'attention_bias': config.qkv_bias}
 
 
-def _family(architecture, model_type, defaults, read, write, fixed) -> Family:
+def kin_of_llama(
+  architecture: str, model_type: str, defaults, read, write, fixed
+) -> Family:
+  """`make_family` for names and weights as Llama has them."""
   return make_family(
     architecture,
     model_type,
@@ -294,10 +297,10 @@ def _family(architecture, model_type, defaults, read, write, fixed) -> Family:
   )
 
 
-LLAMA = _family(
+LLAMA = kin_of_llama(
   'LlamaForCausalLM', 'llama', _LLAMA, _read_llama, _write_llama, {}
 )
-MISTRAL = _family(
+MISTRAL = kin_of_llama(
   'MistralForCausalLM',
   'mistral',
   _MISTRAL,
@@ -305,9 +308,9 @@ MISTRAL = _family(
   _write_mistral,
   {'layer_types': (None,)},
 )
-QWEN2 = _family(
+QWEN2 = kin_of_llama(
   'Qwen2ForCausalLM', 'qwen2', _QWEN2, _read_qwen2, _write_qwen, {}
 )
-QWEN3 = _family(
+QWEN3 = kin_of_llama(
   'Qwen3ForCausalLM', 'qwen3', _QWEN3, _read_qwen3, _write_qwen3, {}
 )
