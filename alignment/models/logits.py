@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from alignment.models.attention import sight
 from alignment.models.config import TransformerConfig
 from alignment.models.decoder import Decoder
 from alignment.models.head import capped
@@ -36,7 +37,7 @@ def next_token_logits(
     check_context(config, length)
     positions = jnp.broadcast_to(jnp.arange(length), (rows, length))
     ones = jnp.ones((rows, length), jnp.int32)
-    look = tree_look(positions, ones, ones)
+    look = tree_look(sight(positions, ones, ones))
     hidden, _ = decoder.apply(
       {'params': params}, tokens, positions, ones > 0, look
     )

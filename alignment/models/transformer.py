@@ -14,7 +14,7 @@ from alignment.models.head import chunked_head, named_statistics
 from alignment.models.matmul import matmul
 from alignment.models.model import Model
 from alignment.models.norms import normalise
-from alignment.types import Array, Batch, Blocks, PyTree
+from alignment.types import Array, Batch, PyTree
 
 
 def transformer(config: TransformerConfig) -> Model:
@@ -39,11 +39,11 @@ def transformer(config: TransformerConfig) -> Model:
 
   def init(key: Array) -> PyTree:
     row = jnp.zeros((1, 1), jnp.int32)
-    look = tree_look(row, row, row)
+    look = tree_look(sight(row, row, row))
     return compiled_init(key, row, row, row > 0, look)['params']
 
   def hidden_at(params: PyTree, batch: Batch, index: Array) -> Array:
-    look = tree_look(
+    seen = sight(
       batch.positions,
       batch.group,
       batch.branch,
@@ -52,7 +52,11 @@ def transformer(config: TransformerConfig) -> Model:
       attention=config.attention,
     )
     hidden, _ = decoder.apply(
-      {'params': params}, batch.tokens, batch.positions, batch.group > 0, look
+      {'params': params},
+      batch.tokens,
+      batch.positions,
+      batch.group > 0,
+      tree_look(seen),
     )
     hidden = jnp.take_along_axis(hidden, index[..., None], axis=1, mode='clip')
     return normalise(hidden, params['final_norm'], config)
@@ -91,23 +95,9 @@ def transformer(config: TransformerConfig) -> Model:
   return Model(init, statistics, rewards)
 
 
-def tree_look(
-  positions: Array,
-  group: Array,
-  branch: Array,
-  blocks: Blocks | None = None,
-  *,
-  cells: int = 1,
-  attention: str = 'auto',
-) -> Look:
-  """How the tokens of prompt trees see each other: the `look` of a decoder.
-
-  The arguments are those of `attention.sight`.
-  """
-  return Partial(
-    _look,
-    sight(positions, group, branch, blocks, cells=cells, attention=attention),
-  )
+def tree_look(seen: Sight) -> Look:
+  """How the tokens of prompt trees see each other: the `look` of a decoder."""
+  return Partial(_look, seen)
 
 
 def _look(seen: Sight, query, key, value, memory, **options):
