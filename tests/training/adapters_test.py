@@ -9,9 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alignment.models.config import TransformerConfig
 from alignment.models.lora import Lora, assembler, init_lora
-from alignment.models.transformer import transformer
 from alignment.roles.learner import preference_objective
 from alignment.roles.scoring import with_reference
 from alignment.training.mesh import (
@@ -22,26 +20,14 @@ from alignment.training.mesh import (
   place_batch,
   state_shardings,
 )
-from alignment.training.optimizer import decays, make_optimizer
+from alignment.training.optimizer import decays
 from alignment.training.pmap import pmap_step, replicate
 from alignment.training.step import init_state, make_step
 from alignment.types import Frozen
-from tests.roles.worlds import VOCAB, batch_of, flat, pairs
+from tests.roles.worlds import batch_of, flat, pairs
+from tests.training.sharded import MODEL, SGD
 
 KEY = jax.random.key(0)
-SGD = make_optimizer(name='sgd', learning_rate=1.0, max_grad_norm=None)
-MODEL = transformer(
-  TransformerConfig(
-    vocab_size=VOCAB,
-    width=16,
-    depth=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=8,
-    mlp_width=32,
-    scan_layers=True,
-  )
-)
 BASE = MODEL.init(jax.random.key(1))
 LORA = Lora(2, 3.0)
 ADAPTERS = jax.tree.map(

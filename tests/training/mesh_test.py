@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from alignment.models.config import TransformerConfig
-from alignment.models.transformer import transformer
 from alignment.roles.learner import preference_objective
 from alignment.training.mesh import (
   jit_step,
@@ -24,21 +22,9 @@ from alignment.training.optimizer import make_optimizer
 from alignment.training.pmap import pmap_step, replicate
 from alignment.training.step import init_state, make_step
 from tests.roles.worlds import VOCAB, batch_of, flat, frozen, pairs
+from tests.training.sharded import MODEL, SGD
 
 KEY = jax.random.key(0)
-SGD = make_optimizer(name='sgd', learning_rate=1.0, max_grad_norm=None)
-MODEL = transformer(
-  TransformerConfig(
-    vocab_size=VOCAB,
-    width=16,
-    depth=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=8,
-    mlp_width=32,
-    scan_layers=True,
-  )
-)
 PARAMS = MODEL.init(jax.random.key(1))
 BATCH = batch_of(pairs(13), rows=16)
 

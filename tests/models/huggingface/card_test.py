@@ -54,7 +54,7 @@ def test_what_the_hub_reads():
 
 
 def test_a_base_that_is_no_name_of_the_hub_is_only_in_the_table():
-  base = '/home/me/models/base'
+  base = 'models/of mine/base'
   text = card(Provenance('', '', '', (), base_model=base))
   assert 'base_model' not in front_matter(text)
   assert f'| base model | {base} |' in text

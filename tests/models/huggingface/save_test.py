@@ -244,7 +244,7 @@ def test_parameters_that_are_no_numbers_leave_nothing(tmp_path):
     ({'max_shard_size': 0}, 'max_shard_size=0 must be ≥ 1'),
     ({'token_ids': {'unk_token_id': 1}}, 'unk_token_id must be among'),
     ({'files': {'../x': b''}}, r"'../x' must be a file name of its own"),
-    ({'files': {'/tmp/x': b''}}, 'must be a file name'),
+    ({'files': {'/x': b''}}, 'must be a file name'),
     ({'files': {'config.json': b''}}, 'must be a file name of its own'),
     ({'files': {'model.safetensors.index.json': b''}}, 'must be a file name'),
     ({'files': {'y.safetensors': b''}}, 'must be a file name of its own'),
