@@ -33,9 +33,9 @@ be ranked at a rate only if DPO on the unflipped pairs beats DPO there.
 The embedded task's size, β, rates and demonstrator were chosen on pilot seeds
 100-104 by DPO on clean minus DPO on 40 % flipped labels alone (28 settings):
 .166 in accuracy there, .147 on fresh seeds 105-108 (.185, .160, .092, .151).
-Obtained by the default run at 40 % flips, against DPO: unflipped pairs +.087
-[.029, .144] in accuracy and +.334 [.177, .492] in gold; no loss was better than
-DPO, the best of them forward, +.047 [-.127, .221] in gold: undecided.
+Obtained by the default run at 40 % flips, against DPO: unflipped pairs +.111
+[.061, .160] in accuracy and +.309 [.206, .411] in gold; no loss was better than
+DPO, the best of them forward, +.032 [-.045, .109] in gold: undecided.
 """
 
 from __future__ import annotations
